@@ -1,0 +1,47 @@
+# `make` lists the targets. CI runs the same ones.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PYTHON ?= python3
+RUN := .venv/bin/
+
+.PHONY: help setup environment programs demo lab test lint unit e2e bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: ## set up all that demo, lab and test need (first time: minutes; then seconds)
+	@$(MAKE) --no-print-directory -j2 environment programs
+
+environment:
+	@PYTHON=$(PYTHON) tools/environment.sh
+
+programs:
+	@$(PYTHON) tools/build.py
+
+demo: setup ## the whole walk on this machine: nine notebooks, ten tokens, nothing left behind
+	@$(RUN)gpurunbook run --target rehearsal
+
+lab: setup ## JupyterLab on the notebooks
+	@$(RUN)jupyter lab --ip=127.0.0.1 --notebook-dir=. notebooks/01_preflight.ipynb
+
+test: setup lint ## all tests, as CI runs them
+	@$(RUN)python -m pytest tests
+
+lint: ## ruff and mypy
+	@$(RUN)ruff check . && $(RUN)mypy
+
+unit: ## the tests that take seconds
+	@$(RUN)python -m pytest tests/unit tests/contract
+
+e2e: ## the tests on a real control plane
+	@$(RUN)python -m pytest tests/e2e
+
+bench: setup ## the figures of the README, into benchmarks/results/
+	@$(RUN)python benchmarks/rehearsal.py
+
+lock: ## resolve pyproject.toml again into requirements.lock
+	@uv pip compile pyproject.toml --extra model --group dev --generate-hashes --universal --python-version 3.11 \
+		--no-header --upgrade -q -o requirements.lock
+
+clean: ## end what dead runs left
+	@$(RUN)gpurunbook clean

@@ -1,0 +1,93 @@
+"""eksctl, as pure functions: commands to build, and its schema to check cluster.yaml against."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpurunbook.command import Command
+
+if TYPE_CHECKING:
+    from fastjsonschema import JsonSchemaValueException
+
+SCHEMA = Path(__file__).with_name("eksctl_schema.json")
+"""What `eksctl utils schema` prints (0.231), without its HTML descriptions."""
+
+
+@dataclass(frozen=True)
+class Eksctl:
+    """Builds eksctl commands. `program` is the path that runs; people are shown `eksctl`."""
+
+    program: str = "eksctl"
+
+    def create_cluster(self, config_file: Path, kubeconfig: Path, *, shown_config: str = "./cluster.yaml") -> Command:
+        """Create the control plane and every node group of a config file (12 to 20 minutes on AWS).
+
+        NVIDIA's plug-in is left to the GPU operator: two device plug-ins on one node fight (eksctl#8858).
+        """
+        rest = ("--install-nvidia-plugin=false",)
+        return Command(
+            argv=(self.program, "create", "cluster", f"--config-file={config_file}", f"--kubeconfig={kubeconfig}", *rest),
+            shown=("eksctl", "create", "cluster", f"--config-file={shown_config}",
+                   "--kubeconfig=./kubeconfig.cluster.yaml", *rest),
+            why="create the EKS control plane and both node groups", limit=90 * 60, usual=(12 * 60, 21 * 60))
+
+    def delete_cluster(self, config_file: Path, *, shown_config: str = "./cluster.yaml") -> Command:
+        """Delete the cluster and wait for it; a PodDisruptionBudget must not stop it (eksctl#5855)."""
+        rest = ("--wait", "--disable-nodegroup-eviction")
+        return Command(
+            argv=(self.program, "delete", "cluster", f"--config-file={config_file}", *rest),
+            shown=("eksctl", "delete", "cluster", f"--config-file={shown_config}", *rest),
+            why="delete the node groups, the control plane and their stacks", limit=60 * 60, usual=(10 * 60, 15 * 60))
+
+
+@cache
+def _validate() -> Callable[[Any], Any]:
+    # Compiled in 0.2 s and needed once, so not at import; jsonschema takes 0.9 s to import beside JupyterLab.
+    import fastjsonschema
+    check: Callable[[Any], Any] = fastjsonschema.compile(json.loads(SCHEMA.read_text()), use_default=False)
+    return check
+
+
+def schema_problem(document: dict[str, Any]) -> tuple[str, str] | None:
+    """What eksctl's schema objects to first, as (key, problem); None when the document passes."""
+    from fastjsonschema import JsonSchemaValueException
+    try:
+        _validate()(document)
+    except JsonSchemaValueException as error:
+        return _explain(error)
+    return None
+
+
+def _explain(error: JsonSchemaValueException) -> tuple[str, str]:
+    path = error.name.removeprefix("data").lstrip(".")
+    if error.rule == "additionalProperties":
+        known = list(error.definition["properties"])
+        unknown = next(key for key in error.value if key not in known)
+        close = difflib.get_close_matches(str(unknown), known, 1)
+        some = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+        return f"{path}.{unknown}".lstrip("."), f"unknown key; {f'did you mean {close[0]!r}?' if close else f'known here: {some}'}"
+    if error.rule == "type":
+        return path, f"expected {_words(error.rule_definition)}, found {_short(error.value)}"
+    if error.rule == "enum":
+        return path, f"expected one of {', '.join(map(str, error.rule_definition))}, found {_short(error.value)}"
+    if error.rule == "required":
+        missing = next(key for key in error.rule_definition if key not in error.value)
+        return f"{path}.{missing}".lstrip("."), "expected a value, the key is missing"
+    return path, error.message[:200]
+
+
+def _words(types: str | list[str]) -> str:
+    names = {"object": "a mapping", "array": "a list", "string": "text", "integer": "a whole number",
+             "boolean": "true or false", "number": "a number"}
+    return " or ".join(names.get(t, t) for t in ([types] if isinstance(types, str) else types))
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
