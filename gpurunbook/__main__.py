@@ -1,0 +1,3 @@
+from gpurunbook.cli import main
+
+main()

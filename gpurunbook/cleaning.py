@@ -1,0 +1,57 @@
+"""`gpurunbook clean`: end what dead runs left, found by the run folder in the processes' environment."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from gpurunbook import processes, runs
+from gpurunbook.journal import Journal
+
+
+def clean(run_id: str = "", *, every: bool = False) -> tuple[list[str], list[str], list[str]]:
+    """End the processes of dead runs of this user, whatever checkout they belong to.
+
+    A run is live while its command line or a notebook's kernel is, and when it was kept on purpose; a live run goes
+    only when it is named or with `every`.
+
+    Returns:
+        (ended, spared, stubborn): one line for each process.
+    """
+    by_run: dict[Path, list[processes.Process]] = {}
+    for process in processes.of_runs():
+        if process.run:
+            by_run.setdefault(process.run, []).append(process)
+    ended, spared, stubborn = [], [], []
+    for folder, found in sorted(by_run.items()):
+        info = runs.read(folder)
+        state = info.state if info else "dead"
+        if folder.name != run_id and (run_id or (state in ("running", "kept") and not every)):
+            spared += [f"{_line(p)}: the run is {state}; end it with --run-id {folder.name}" for p in found]
+            continue
+        left = processes.end(found)
+        stubborn += [_line(p) for p in left]
+        ended += [_line(p) for p in found if p not in left]
+        if info and not left:
+            Journal(folder).append("run", state="cleaned")
+    _remove_sockets()
+    return ended, spared, stubborn
+
+
+def _remove_sockets() -> None:
+    """Remove the socket folders of runs without a process; each names its run in a file."""
+    alive = {p.run for p in processes.of_runs()}
+    for folder in Path(tempfile.gettempdir()).glob(f"gpurunbook-{_user()}-*"):
+        note = folder / "run"
+        if folder.is_dir() and note.exists() and Path(note.read_text().strip()) not in alive:
+            shutil.rmtree(folder)
+
+
+def _user() -> int:
+    import os
+    return os.getuid()
+
+
+def _line(process: processes.Process) -> str:
+    return f"{process.name} (pid {process.pid}) of run {process.run.name if process.run else '?'}"

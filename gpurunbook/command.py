@@ -1,0 +1,224 @@
+"""Running programs: a Command is data, and `run` is the only place that starts a process for a runbook.
+
+argv lists, never a shell. Every call has a time limit; at the limit, or on Ctrl-C, the whole process group
+gets SIGINT, then SIGTERM, then SIGKILL, each with its grace: a helm killed hard leaves `pending-*` behind.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from gpurunbook.errors import CommandFailed, RunbookError
+
+GRACES = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
+CAPTURE_LIMIT = 64 * 2**20
+"""Bytes kept of each stream; a program that prints more is ended."""
+
+PASSED_ON = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TERM",
+             "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+             "SSL_CERT_FILE", "SSL_CERT_DIR", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
+"""What children see of our environment; a target adds its own names (AWS_* on eks)."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One call of one program, as data: printed, tested, journalled, pasted by people, and run.
+
+    Attributes:
+        argv: the full argument list, kubeconfig and context included.
+        why: one line: what this does for the reader of the runbook.
+        limit: seconds after which it is ended.
+        shown: the short form, as a person types it after the `export` line; argv when empty.
+        changes: False when it only reads.
+        guarded: it writes to the cluster behind the kubeconfig, whose identity is checked first.
+        stdin: bytes given to the program; the way for secrets, never argv.
+        data: stdout is data: kept, but neither shown nor logged.
+        usual: the usual range in seconds, for the progress line.
+    """
+
+    argv: tuple[str, ...]
+    why: str
+    limit: float
+    shown: tuple[str, ...] = ()
+    changes: bool = True
+    guarded: bool = False
+    stdin: bytes | None = field(default=None, repr=False)
+    data: bool = False
+    usual: tuple[float, float] | None = None
+
+    @property
+    def short(self) -> str:
+        """The line a person types."""
+        return shlex.join(self.shown or self.argv)
+
+    @property
+    def full(self) -> str:
+        """The line that runs, quoted for a POSIX shell."""
+        return shlex.join(self.argv)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a call ended. `seconds` is wall time; `code` is negative for a signal, as in subprocess."""
+
+    command: Command
+    code: int
+    raw: bytes
+    stderr: str
+    seconds: float
+    log: Path | None = None
+    ended_by: str = ""
+
+    @property
+    def stdout(self) -> str:
+        return self.raw.decode("utf-8", "replace")
+
+    @property
+    def tail(self) -> str:
+        """The last ten lines a person would have seen, stderr first choice."""
+        return "\n".join((self.stderr.strip() or ("" if self.command.data else self.stdout.strip())).splitlines()[-10:])
+
+
+Watcher = Callable[[float, str], None]
+"""Called with (seconds so far, line); an empty line is a sign of life, at least once a second."""
+
+
+def environment(extra: Mapping[str, str], names: tuple[str, ...] = ()) -> dict[str, str]:
+    """The children's environment: a chosen list of ours, then `extra`."""
+    return {k: os.environ[k] for k in (*PASSED_ON, *names) if k in os.environ} | dict(extra)
+
+
+def run(command: Command, *, env: Mapping[str, str], log: Path | None = None,
+        watch: Watcher | None = None, check: bool = True, cwd: Path | None = None) -> Result:
+    """Run one command to its end.
+
+    Args:
+        env: the child's whole environment; see `environment`.
+        log: a file to append the output to, line by line.
+        watch: gets each line as it comes, and a sign of life each second.
+        check: raise when the exit code is not 0.
+
+    Raises:
+        CommandFailed: exit code not 0 (with `check`), or ended at its limit or for too much output.
+        RunbookError: the program could not be started at all.
+    """
+    watch = watch or (lambda seconds, line: None)
+    started = time.monotonic()
+    try:
+        process = subprocess.Popen(
+            command.argv, env=dict(env), cwd=cwd, start_new_session=True, umask=0o077,
+            stdin=subprocess.PIPE if command.stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except OSError as error:
+        raise RunbookError(f"{command.argv[0]} could not be started: {error.strerror}",
+                           where=command.full, next="gpurunbook doctor") from error
+    with _Log(log) as log_line:
+        streams = _Streams(process, command, lambda line: (log_line(line), watch(time.monotonic() - started, line)))
+        ended_by = ""
+        try:
+            while process.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=0.5 if time.monotonic() - started > 1 else 0.05)
+                elapsed = time.monotonic() - started
+                watch(elapsed, "")
+                if elapsed > command.limit:
+                    ended_by = f"its limit of {command.limit:g} s"
+                elif streams.overflow:
+                    ended_by = f"more than {CAPTURE_LIMIT // 2**20} MiB of output"
+                if ended_by:
+                    _end_group(process)
+        except BaseException:
+            _end_group(process)
+            raise
+        streams.close()
+    result = Result(command, process.returncode, streams.out, streams.err.decode("utf-8", "replace"),
+                    time.monotonic() - started, log, ended_by)
+    if ended_by or (check and result.code != 0):
+        raise failure(result)
+    return result
+
+
+def failure(result: Result, next: str = "") -> CommandFailed:
+    """The error for a result that is not good enough, with the last lines that the program said."""
+    program = Path(result.command.argv[0]).name
+    how = f"was ended by {result.ended_by}" if result.ended_by else f"ended with exit code {result.code}"
+    said = "".join(f"\n    {line}" for line in result.tail.splitlines())
+    return CommandFailed(f"{program} {how}: {result.command.short}{said}", result=result,
+                         where=str(result.log or result.command.full),
+                         next=next or f"run it by hand to see more: {result.command.full}")
+
+
+class _Log:
+    """Appends lines to a file, or to nowhere."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._file: IO[str] | None = path.open("a", encoding="utf-8") if path else None
+
+    def __enter__(self) -> Callable[[str], None]:
+        return self._write
+
+    def __exit__(self, *exc: object) -> None:
+        if self._file:
+            self._file.close()
+
+    def _write(self, line: str) -> None:
+        if self._file and not self._file.closed:
+            self._file.write(line + "\n")
+            self._file.flush()
+
+
+class _Streams:
+    """Both output streams and stdin, a thread each, so that no full pipe can block the child."""
+
+    def __init__(self, process: subprocess.Popen[bytes], command: Command, on_line: Callable[[str], object]) -> None:
+        self._out, self._err, self.overflow = bytearray(), bytearray(), False
+        self._process = process
+        jobs = [(self._read, (process.stdout, self._out, None if command.data else on_line)),
+                (self._read, (process.stderr, self._err, on_line))]
+        if command.stdin is not None:
+            jobs.append((self._feed, (process.stdin, command.stdin)))  # type: ignore[arg-type]
+        self._threads = [threading.Thread(target=job, args=args, daemon=True) for job, args in jobs]
+        for thread in self._threads:
+            thread.start()
+
+    out = property(lambda self: bytes(self._out))
+    err = property(lambda self: bytes(self._err))
+
+    def _read(self, stream: IO[bytes], kept: bytearray, on_line: Callable[[str], object] | None) -> None:
+        for line in iter(lambda: stream.readline(2**16), b""):
+            if len(kept) + len(line) > CAPTURE_LIMIT:
+                self.overflow = True
+                break
+            kept += line
+            if on_line and line.strip():
+                on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
+
+    def _feed(self, stream: IO[bytes], data: bytes) -> None:
+        with suppress(BrokenPipeError):  # the child's exit code says why it stopped reading
+            stream.write(data)
+            stream.close()
+
+    def close(self) -> None:
+        # A daemon that the child left behind may hold the pipe open; its output is not the child's.
+        for thread in self._threads:
+            thread.join(timeout=2)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    for sign, grace in GRACES:
+        if process.poll() is not None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=grace)

@@ -1,0 +1,213 @@
+"""cluster.yaml, read once into frozen, validated models.
+
+The file is eksctl's own ClusterConfig and is checked against eksctl's own schema, so what passes here is what
+eksctl reads. Only the part that the runbook needs is kept.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from gpurunbook.errors import ConfigError
+from gpurunbook.programs import eksctl
+
+MAX_BYTES, MAX_DEPTH, MAX_NODES = 256 * 2**10, 40, 20_000
+GPU_TYPE = re.compile(r"^(g\d|gr\d|p\d)[a-z0-9-]*\.")
+"""EC2 families with NVIDIA GPUs: G, Gr and P (g4ad has AMD GPUs). Source: the EC2 instance type list."""
+NOT_NVIDIA = re.compile(r"^g4ad\.")
+
+EKS_END = {"1.31": dt.date(2026, 11, 26), "1.32": dt.date(2027, 3, 23),
+           "1.33": dt.date(2027, 7, 29), "1.34": dt.date(2026, 12, 2), "1.35": dt.date(2027, 3, 27),
+           "1.36": dt.date(2027, 8, 2)}
+"""End of standard support where that is ahead, else of extended support; read 2026-08-22. On `eks` AWS is asked."""
+UBUNTU_VERSIONS = {"2004": ("1.21", "1.29"), "2204": ("1.29", "1.33"), "2404": ("1.31", ""), "2604": ("1.35", "")}
+"""First and last Kubernetes version with a Canonical EKS image. Source: eksctl's ssm_resolver.go, 0.231."""
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NodeGroup(Frozen):
+    """One node group. `volume_gib` in GiB; `gpu` by the instance family."""
+
+    name: str
+    instance_type: str
+    desired: int
+    min: int
+    max: int
+    volume_gib: int
+    ami_family: str
+    ami: str
+    labels: dict[str, str]
+    managed: bool
+
+    @property
+    def gpu(self) -> bool:
+        return is_gpu(self.instance_type)
+
+    @property
+    def selector(self) -> str:
+        """The label selector that eksctl's nodes of this group answer to."""
+        return f"alpha.eksctl.io/nodegroup-name={self.name}"
+
+
+class ClusterConfig(Frozen):
+    """The cluster that cluster.yaml describes; `warnings` are sentences for people."""
+
+    path: Path
+    name: str
+    region: str
+    version: str
+    groups: tuple[NodeGroup, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def gpu_group(self) -> NodeGroup:
+        return next(g for g in self.groups if g.gpu)
+
+    @property
+    def gpu_stack(self) -> str:
+        """Name of the values file in manifests/gpu-operator: who brings driver and toolkit."""
+        return "ubuntu" if self.gpu_group.ami_family.startswith("Ubuntu") else "al2023"
+
+
+def is_gpu(instance_type: str) -> bool:
+    return bool(GPU_TYPE.match(instance_type)) and not NOT_NVIDIA.match(instance_type)
+
+
+def load_cluster(path: Path, today: dt.date | None = None) -> ClusterConfig:
+    """Read and check cluster.yaml.
+
+    Raises:
+        ConfigError: naming the file, the key, and what was expected there.
+    """
+    document = _read(path)
+    problem = eksctl.schema_problem(document)
+    if problem:
+        raise _wrong(path, *problem)
+    groups = tuple(_group(g, managed) for key, managed in (("nodeGroups", False), ("managedNodeGroups", True))
+                   for g in document.get(key) or [])
+    names = [g.name for g in groups]
+    for name in names:
+        if names.count(name) > 1:
+            raise _wrong(path, "nodeGroups", f"two groups are called {name!r}; every group needs a name of its own")
+    for group in groups:
+        if not group.min <= group.desired <= group.max:
+            raise _wrong(path, f"nodeGroups[{group.name}].desiredCapacity",
+                         f"{group.desired} is not between minSize {group.min} and maxSize {group.max}")
+    if not any(g.gpu and g.desired > 0 for g in groups):
+        raise _wrong(path, "nodeGroups", "no group with an NVIDIA GPU instance type (such as g4dn.xlarge) and "
+                                         "desiredCapacity of at least 1")
+    meta = document["metadata"]
+    version = str(meta.get("version") or "")
+    return ClusterConfig(path=path, name=meta["name"], region=meta["region"], version=version, groups=groups,
+                         warnings=tuple(_warnings(version, groups, document, today or dt.date.today())))
+
+
+def _group(group: dict[str, Any], managed: bool) -> NodeGroup:
+    mixed = (group.get("instancesDistribution") or {}).get("instanceTypes") or group.get("instanceTypes") or []
+    low = group.get("minSize")
+    desired = group.get("desiredCapacity", low if low is not None else 2)
+    return NodeGroup(
+        name=group["name"], instance_type=group.get("instanceType") or (mixed[0] if mixed else "m5.large"),
+        desired=desired, min=low if low is not None else desired, max=group.get("maxSize") or max(desired, low or 0),
+        volume_gib=group.get("volumeSize") or 80, ami_family=group.get("amiFamily") or "AmazonLinux2023",
+        ami=group.get("ami") or "", labels={k: str(v) for k, v in (group.get("labels") or {}).items()},
+        managed=managed)
+
+
+def _warnings(version: str, groups: tuple[NodeGroup, ...], document: dict[str, Any], today: dt.date) -> list[str]:
+    warnings = []
+    newest = max(EKS_END, key=_minor)
+    if not version:
+        warnings.append(f"metadata.version is not set: eksctl would choose for you; say {newest!r}")
+    elif _minor(version) < _minor(min(EKS_END, key=_minor)) or (version in EKS_END and EKS_END[version] < today):
+        warnings.append(f"Kubernetes {version} is out of support on EKS: AWS refuses to create it; "
+                        f"say version: \"{newest}\"")
+    elif version in EKS_END and (days := (EKS_END[version] - today).days) <= 90:
+        warnings.append(f"Kubernetes {version} leaves its present support on {EKS_END[version]}, in {days} days")
+    if (document.get("upgradePolicy") or {}).get("supportType") != "STANDARD":
+        warnings.append("upgradePolicy.supportType is not STANDARD: after standard support ends the control plane "
+                        "is billed at the extended rate")
+    for group in groups:
+        series = group.ami_family.removeprefix("UbuntuPro").removeprefix("Ubuntu")
+        if series in UBUNTU_VERSIONS:
+            first, last = UBUNTU_VERSIONS[series]
+            if version and (_minor(version) < _minor(first) or (last and _minor(version) > _minor(last))):
+                warnings.append(f"{group.name}: {group.ami_family} has no EKS image for Kubernetes {version}")
+            elif last and _minor(last) < _minor(min(EKS_END, key=_minor)):
+                warnings.append(f"{group.name}: {group.ami_family} images exist only up to Kubernetes {last}; "
+                                f"today's form is Ubuntu2404")
+        if group.ami.startswith("ami-"):
+            warnings.append(f"{group.name}: the image {group.ami} is pinned; images are per region and are "
+                            f"withdrawn with their Kubernetes version, so it may no longer exist")
+    return warnings
+
+
+def _minor(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", where=str(path),
+                          next="name an eksctl ClusterConfig with --cluster-file") from error
+    if len(raw) > MAX_BYTES:
+        raise _wrong(path, "", f"expected at most {MAX_BYTES // 2**10} KiB, found {len(raw) // 2**10}")
+    try:
+        text = raw.decode("utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is None:
+            raise _wrong(path, "", "expected an eksctl ClusterConfig; the file is empty")
+        _measure(path, root)
+        document = yaml.safe_load(text)
+    except UnicodeDecodeError as error:
+        raise _wrong(path, "", f"expected UTF-8 text; byte {error.start} is not") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise _wrong(path, "", "expected valid YAML; " + " ".join(str(error).split())[:300]) from error
+    if not isinstance(document, dict):
+        raise _wrong(path, "", f"expected an eksctl ClusterConfig, found a {type(document).__name__}")
+    return document
+
+
+def _measure(path: Path, root: yaml.Node) -> None:
+    """Refuse what would grow when aliases are followed, recursion, depth, and keys given twice."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node, depth: int, above: frozenset[int]) -> int:
+        if depth > MAX_DEPTH or id(node) in above:
+            raise _wrong(path, "", f"expected nesting of at most {MAX_DEPTH} levels, at line {node.start_mark.line + 1}")
+        if id(node) in sizes:
+            return sizes[id(node)]
+        total, inside = 1, above | {id(node)}
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                    if key.value in seen:
+                        raise _wrong(path, key.value, f"expected one value; the key stands twice, again at line "
+                                                      f"{key.start_mark.line + 1}")
+                    seen.add(key.value)
+                total += size(key, depth + 1, inside) + size(value, depth + 1, inside)
+        elif isinstance(node, yaml.SequenceNode):
+            total += sum(size(item, depth + 1, inside) for item in node.value)
+        if total > MAX_NODES:
+            raise _wrong(path, "", f"expected at most {MAX_NODES:,} values once aliases are followed")
+        sizes[id(node)] = total
+        return total
+
+    size(root, 0, frozenset())
+
+
+def _wrong(path: Path, key: str, problem: str) -> ConfigError:
+    return ConfigError(": ".join(part for part in (path.name, key, problem) if part),
+                       where=f"{path}, key {key}" if key else str(path), next="mend the file; nothing has been started")

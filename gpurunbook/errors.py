@@ -1,0 +1,52 @@
+"""What can go wrong, as a caller may need to tell it apart.
+
+    RunbookError           something failed; the message says what, where to look, what next
+    ├── ConfigError        cluster.yaml or a parameter is wrong; nothing was started (exit code 2)
+    └── CommandFailed      a program ended badly or was ended at its limit; carries its Result
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gpurunbook.command import Result
+
+
+class RunbookError(Exception):
+    """Base of every error this library raises on purpose.
+
+    Args:
+        what: what failed, one sentence.
+        where: where to look: a file, a command, an object in the cluster.
+        next: what to do next, as something a person can type or change.
+    """
+
+    def __init__(self, what: str, *, where: str = "", next: str = "") -> None:
+        self.what, self.where, self.next = what, where, next
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.next:
+            lines.append(f"  next:  {self.next}")
+        return "\n".join(lines)
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython's hook: a notebook shows the three answers, the journal keeps the traceback."""
+        return [f"{type(self).__name__}: {line}" if i == 0 else line
+                for i, line in enumerate(str(self).splitlines())]
+
+
+class ConfigError(RunbookError):
+    """A file or parameter given by the user is wrong. Raised before anything is started."""
+
+
+class CommandFailed(RunbookError):
+    """A program failed. `result` holds its exit code, output and log file."""
+
+    def __init__(self, what: str, *, result: Result, where: str = "", next: str = "") -> None:
+        super().__init__(what, where=where, next=next)
+        self.result = result

@@ -1,0 +1,76 @@
+"""The journal of a run: what was intended and what came of it, appended and synced.
+
+One JSON object a line in `journal.jsonl`. The notebook's kernel and the command line append to the same file:
+each record is one `write` to a descriptor opened with O_APPEND. The journal is evidence, and says what was in
+flight when a run was killed; the cluster stays the truth.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+"""`time` (UTC, ISO 8601), `kind`, and what that kind carries."""
+
+
+class Journal:
+    """The journal in one run folder. The folder and the file are made private (0700, 0600)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / "journal.jsonl"
+
+    def append(self, kind: str, **fields: Any) -> Record:
+        """Write one record and sync it to disk before returning. Raises OSError when the disk refuses."""
+        record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "kind": kind, **fields}
+        line = (json.dumps(record, ensure_ascii=True, default=str) + "\n").encode()
+        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                line = b"\n" + line  # a write torn by a crash must not swallow this record
+            os.write(descriptor, line)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return record
+
+    def records(self) -> Iterator[Record]:
+        """All whole records, oldest first; a line torn by a crash is left out."""
+        if not self.path.exists():
+            return
+        for line in self.path.read_bytes().splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict) and "kind" in record:
+                yield record
+
+    def last(self, kind: str, **match: Any) -> Record | None:
+        """The newest record of a kind whose fields equal `match`."""
+        found = None
+        for record in self.records():
+            if record["kind"] == kind and all(record.get(k) == v for k, v in match.items()):
+                found = record
+        return found
+
+    def in_flight(self) -> list[Record]:
+        """Intents without a result: what a killed run may or may not have done."""
+        open_intents: dict[str, Record] = {}
+        for record in self.records():
+            if record["kind"] == "intent":
+                open_intents[record["id"]] = record
+            elif record["kind"] == "result":
+                open_intents.pop(record["id"], None)
+        return list(open_intents.values())
+
+
+def new_id() -> str:
+    """An id for an intent, unique in a run and in order."""
+    return f"{time.time_ns():x}-{os.getpid():x}"

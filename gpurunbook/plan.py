@@ -1,0 +1,96 @@
+"""What a stage would do, and whether the cluster is as it should be: Plan and Check, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from gpurunbook import show
+from gpurunbook.command import Command
+
+State = Literal["pass", "warn", "fail", "unknown"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question put to the cluster or the machine.
+
+    Attributes:
+        name: what is asked.
+        state: pass, warn, fail, or unknown when it could not be asked; never pass without evidence.
+        evidence: what was found.
+        fix: what to type or change when it is not a pass.
+    """
+
+    name: str
+    state: State
+    evidence: str = ""
+    fix: str = ""
+
+
+class Checks(tuple[Check, ...]):
+    """Checks that show themselves as a table."""
+
+    @property
+    def table(self) -> show.Table:
+        fixes = any(c.fix and c.state != "pass" for c in self)
+        return show.Table(("check", "found") + (("what mends it",) if fixes else ()),
+                          [(c.name, c.evidence) + ((("" if c.state == "pass" else c.fix),) if fixes else ()) for c in self],
+                          states=[c.state for c in self])
+
+    @property
+    def failed(self) -> list[Check]:
+        return [c for c in self if c.state == "fail"]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [asdict(c) for c in self]
+
+    def __repr__(self) -> str:
+        return repr(self.table)
+
+    def _repr_html_(self) -> str:
+        return self.table._repr_html_()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Commands in order, and the reason for them, or for there being none.
+
+    Attributes:
+        header: the `export` line under which the short commands can be pasted.
+        elsewhere: commands that another target would run: shown, never run here.
+        files: what the commands read and `Run.apply` writes first (path -> text, made 0600).
+    """
+
+    commands: tuple[Command, ...]
+    reason: str
+    header: str = ""
+    elsewhere: tuple[Command, ...] = ()
+    files: Mapping[Path, str] = field(default_factory=dict, repr=False)
+
+    def __iter__(self) -> Iterator[Command]:
+        return iter(self.commands)
+
+    def __bool__(self) -> bool:
+        return bool(self.commands)
+
+    def __repr__(self) -> str:
+        lines = [self.reason] + [f"  (not run here) {c.short}" for c in self.elsewhere]
+        if self.commands:
+            lines += [f"  {self.header}"] * bool(self.header) + [f"  {c.short}" for c in self.commands]
+        return "\n".join(map(show.clean, lines))
+
+    def _repr_html_(self) -> str:
+        parts = [f"<p>{show.escape(self.reason)}</p>"]
+        if self.elsewhere:
+            parts.append("<p><i>On AWS this would run; not run here:</i></p>"
+                         + show.commands_html("", [c.short for c in self.elsewhere], [c.full for c in self.elsewhere]))
+        if self.commands:
+            parts.append(show.commands_html(self.header, [c.short for c in self.commands], [c.full for c in self.commands]))
+        return "".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"reason": self.reason, "commands": [c.argv for c in self.commands], "shown": [c.short for c in self.commands]}
+

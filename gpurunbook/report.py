@@ -1,0 +1,116 @@
+"""The report of a run: one HTML file without scripts, from the journal and the artifacts."""
+
+from __future__ import annotations
+
+import base64
+import json
+import platform
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from gpurunbook import runs, show, stages, targets
+from gpurunbook.errors import RunbookError
+from gpurunbook.journal import Journal, Record
+
+PACKAGES = ("gpurunbook", "papermill", "jupyterlab", "kubernetes", "matplotlib")
+
+
+@dataclass
+class StageStory:
+    """What a stage did, from its records: seconds of wall time, outcome, commands, checks, waits, errors."""
+
+    name: str
+    seconds: float = 0.0
+    outcome: str = "not run"
+    commands: list[dict[str, Any]] = field(default_factory=list)
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    waits: list[Record] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    began: float | None = None
+
+
+def write(folder: Path) -> Path:
+    """Write runs/ID/report.html from what is in the run folder. Returns its path.
+
+    Raises:
+        RunbookError: the folder is no run.
+    """
+    info = runs.read(folder)
+    if info is None:
+        raise RunbookError(f"{folder} is no run: its journal is missing or empty", where=str(folder), next="gpurunbook status")
+    records = list(Journal(folder).records())
+    told = stories(records)
+    environment = Environment(loader=PackageLoader("gpurunbook", "templates"), autoescape=True, undefined=StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)
+    environment.filters["clean"] = show.clean
+    path = folder / "report.html"
+    page = environment.get_template("report.html").render(
+        run=info, stories=told, total=sum(s.seconds for s in told), marks=show.MARKS,
+        cannot_show=targets.get(info.target).cannot_show, failed=[s for s in told if s.outcome == "failed"],
+        programs=_programs(records), versions={name: version(name) for name in PACKAGES} | {"Python": platform.python_version()},
+        tokens=_json(folder / "artifacts" / "next_tokens.json"), latency=_latency(folder),
+        pictures={name: _picture(folder / "artifacts" / f"{name}.png") for name in ("top10", "latency")})
+    path.touch(mode=0o600)
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def stories(records: list[Record]) -> list[StageStory]:
+    """The records sorted by stage; a stage that ran more than once keeps all its commands."""
+    told = {name: StageStory(name) for name in stages.NAMES}
+    by_id: dict[str, dict[str, Any]] = {}
+    for record in records:
+        story = told.get(record.get("stage", ""))
+        kind = record["kind"]
+        if kind == "result":
+            if (command := by_id.get(record["id"])) is not None:
+                command |= {key: record.get(key) for key in ("code", "seconds", "error", "tail")}
+        elif story is None:
+            continue
+        elif kind == "stage":
+            moment = datetime.fromisoformat(record["time"]).timestamp()
+            if record["state"] == "started":
+                story.began, story.outcome = moment, "started"
+            else:
+                story.outcome = record["state"]
+                story.seconds += moment - story.began if story.began else 0.0
+                story.began = None
+        elif kind == "notebook" and record["state"] == "ended" and story.outcome == "done":
+            story.seconds = record["seconds"]
+        elif kind == "intent":
+            command = {"shown": record["shown"], "argv": record["argv"], "why": record["why"], "changes": record["changes"],
+                       "code": None, "seconds": None, "error": "no result: interrupted", "tail": ""}
+            by_id[record["id"]] = command
+            story.commands.append(command)
+        elif kind == "checks":
+            story.checks = record["checks"]
+        elif kind == "wait":
+            story.waits.append(record)
+        elif kind == "error":
+            story.errors.append(record["error"])
+    return list(told.values())
+
+
+def _programs(records: list[Record]) -> dict[str, Record]:
+    return {r["name"]: r for r in records if r["kind"] == "program"}
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _latency(folder: Path) -> list[dict[str, Any]]:
+    found = _json(folder / "artifacts" / "latency.json")
+    if not found:
+        return []
+    from gpurunbook.stages.latency import summary
+    return [{"precision": arm["precision"], **summary(arm)} for arm in found["arms"] if arm["samples_ms"]]
+
+
+def _picture(path: Path) -> str | None:
+    return base64.b64encode(path.read_bytes()).decode() if path.exists() else None

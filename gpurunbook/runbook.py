@@ -1,0 +1,321 @@
+"""An open run, as the cells of a notebook see it: ask, apply, wait, verify.
+
+    run = open_run("taint", run_id=run_id, target=target, cluster_file=cluster_file)
+    nodes = taint.observe(run)          # facts, read from the cluster
+    plan = taint.plan(run, nodes)       # commands, as data
+    run.apply(plan)                     # journalled, then run
+    run.verify(taint.verify(run))       # checks; the stage is done when none fails
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from gpurunbook import programs, show, stages, targets
+from gpurunbook.command import Command, Result, environment
+from gpurunbook.command import run as run_command
+from gpurunbook.config import ClusterConfig, load_cluster
+from gpurunbook.errors import ConfigError, RunbookError
+from gpurunbook.journal import Journal, new_id
+from gpurunbook.plan import Check, Checks, Plan
+from gpurunbook.processes import RUN_VARIABLE, Process
+from gpurunbook.programs.helm import Helm
+from gpurunbook.programs.kubectl import Kubectl
+from gpurunbook.runs import find_root, resolve
+
+if TYPE_CHECKING:
+    import kubernetes.client
+
+WITHOUT_CLUSTER = ("preflight", "provision", "teardown")
+POLL = 0.2
+"""Seconds between two looks while waiting."""
+
+
+class Run:
+    """One run of the runbook, open in one stage.
+
+    Attributes:
+        folder: runs/ID; journal, kubeconfig, logs, artifacts are in it.
+        root: the folder with notebooks/ and manifests/.
+        cluster: what cluster.yaml says.
+        target: the kind of cluster.
+        stage: the stage that is open.
+    """
+
+    def __init__(self, root: Path, folder: Path, target: targets.Target, cluster: ClusterConfig, stage: str) -> None:
+        self.root, self.folder, self.target, self.cluster, self.stage = root, folder, target, cluster, stage
+        self.journal = Journal(folder)
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.folder / "kubeconfig"
+
+    @property
+    def artifacts(self) -> Path:
+        return private(self.folder / "artifacts")
+
+    def manifest(self, *parts: str) -> Path:
+        return self.root.joinpath("manifests", *parts)
+
+    # The programs and the client, bound to the run's own kubeconfig
+
+    def program(self, name: str) -> str:
+        """Path of a program that fits; found once for a run. Raises RunbookError when there is none."""
+        known = self.journal.last("program", name=name)
+        if known and Path(known["path"]).exists():
+            return str(known["path"])
+        found = programs.find(name)
+        if not found.fits:
+            raise RunbookError(f"{name} {found.needed} is needed: {found.how}", where="gpurunbook doctor",
+                               next=f"`make setup` builds it, or get it yourself: {found.get}")
+        self.journal.append("program", name=name, path=found.path, version=found.version, found=found.how)
+        return found.path
+
+    @cached_property
+    def kubectl(self) -> Kubectl:
+        return Kubectl(self.program("kubectl"), self.kubeconfig, self.target.context(self))
+
+    @cached_property
+    def helm(self) -> Helm:
+        return Helm(self.program("helm"), self.kubeconfig, self.target.context(self), private(self.folder / "helm"))
+
+    @cached_property
+    def core(self) -> kubernetes.client.CoreV1Api:
+        """The `kubernetes` client. Raises RunbookError when there is no cluster yet."""
+        return self.client("CoreV1Api")
+
+    def client(self, group: str) -> Any:
+        """A client for an API group, such as "AppsV1Api" or "CustomObjectsApi"."""
+        import kubernetes
+        return getattr(kubernetes.client, group)(self._api_client)
+
+    @cached_property
+    def _api_client(self) -> kubernetes.client.ApiClient:
+        if not self.kubeconfig.exists():
+            raise RunbookError(f"run {self.id} has no cluster yet", where=str(self.kubeconfig),
+                               next="run notebooks/02_provision.ipynb first, or: gpurunbook run --until provision")
+        import kubernetes
+        return kubernetes.config.new_client_from_config(str(self.kubeconfig), context=self.target.context(self))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of the programs that this run starts."""
+        own = {RUN_VARIABLE: str(self.folder), "KUBECACHEDIR": str(self.folder / "cache"),
+               "KUBECONFIG": str(self.kubeconfig), **self.target.environment(self)}
+        return environment(own, self.target.passes_on)
+
+    @cached_property
+    def header(self) -> str:
+        """The line under which the short commands can be pasted into a shell."""
+        variables = {"KUBECONFIG": str(self.kubeconfig), **self.helm.environment(), **self.target.environment(self)}
+        folders = dict.fromkeys(str(Path(self.program(name)).parent) for name in ("kubectl", "helm"))
+        return "export " + " ".join(f"{k}={v}" for k, v in variables.items()) + f' PATH="{":".join(folders)}:$PATH"'
+
+    # What cells call
+
+    def plan(self, commands: Sequence[Command], reason: str, *, elsewhere: Sequence[Command] = (),
+             files: Mapping[Path, str] | None = None) -> Plan:
+        """A plan whose short commands can be pasted under the run's `export` line."""
+        return Plan(tuple(commands), reason, self.header if commands else "", tuple(elsewhere), files or {})
+
+    def ask(self, command: Command, check: bool = True) -> Result:
+        """Run one command that only reads. Raises CommandFailed unless `check` is False."""
+        return self._run(command, check)
+
+    def apply(self, plan: Plan) -> list[Result]:
+        """Run a plan's commands in order, each with its intent in the journal before and its result after.
+
+        Raises:
+            RunbookError: the cluster is not the one this run began with; nothing was written.
+            CommandFailed: a command failed; those before it are done, and a second run goes on from there.
+        """
+        self.journal.append("plan", stage=self.stage, **plan.to_json())
+        if not plan:
+            show.show(show.Box("nothing to do", (plan.reason,), "pass"))
+        for path, text in plan.files.items():
+            private(path.parent)
+            path.touch(mode=0o600)
+            path.write_text(text)
+        results = []
+        for command in plan:
+            if command.guarded:
+                self.check_identity()
+            results.append(self._run(command, True))
+        return results
+
+    def _run(self, command: Command, check: bool) -> Result:
+        intent = new_id()
+        self.journal.append("intent", id=intent, stage=self.stage, argv=command.argv, shown=command.short,
+                            why=command.why, changes=command.changes)
+        live = show.Live(command.why, command.usual)
+        log = private(self.folder / "logs") / f"{self.stage}.log"
+        began = time.monotonic()
+        try:
+            result = run_command(command, env=self.environment, log=log, watch=live, check=False, cwd=self.root)
+        except RunbookError as error:
+            ended = getattr(error, "result", None)
+            self.journal.append("result", id=intent, code=ended.code if ended else None, error=error.what,
+                                seconds=round(time.monotonic() - began, 3))
+            raise
+        self.journal.append("result", id=intent, code=result.code, seconds=round(result.seconds, 3), tail=result.tail)
+        live.done(result.seconds)
+        if command.changes and result.code == 0:
+            said = result.stdout.strip().splitlines()[-6:]
+            show.show(show.Box(f"{command.short[:200]}  ({result.seconds:.1f} s)", tuple(said), "pass"))
+        if check and result.code != 0:
+            from gpurunbook.command import failure
+            raise failure(result)
+        return result
+
+    def wait(self, what: str, probe: Callable[[], str], *, limit: float, next: str,
+             usual: tuple[float, float] | None = None) -> float:
+        """Look until `probe` returns "" (there) and not the present blocker. Returns the seconds it took.
+
+        Raises:
+            RunbookError: still blocked after `limit` seconds; the last blocker is in the message.
+        """
+        began, live, blocker = time.monotonic(), show.Live(what, usual), ""
+        while True:
+            seen, elapsed = probe(), time.monotonic() - began
+            if seen != blocker:
+                self.journal.append("wait", stage=self.stage, what=what, blocker=seen, seconds=round(elapsed, 3))
+            if not seen:
+                live.done(elapsed)
+                return elapsed
+            blocker = seen
+            if elapsed > limit:
+                raise RunbookError(f"{what}: not within {limit:g} s; last seen: {blocker}",
+                                   where=f"{self.journal.path}", next=next)
+            live(elapsed, blocker)
+            time.sleep(POLL)
+
+    def verify(self, checks: list[Check] | Checks) -> Checks:
+        """Show and journal the checks; without a failure the stage is done.
+
+        Raises:
+            RunbookError: naming the first failed check and what mends it.
+        """
+        checks = Checks(checks)
+        self.journal.append("checks", stage=self.stage, checks=checks.to_json())
+        show.show(checks)
+        if checks.failed:
+            first = checks.failed[0]
+            raise RunbookError(f"{first.name}: {first.evidence}", where=str(self.journal.path),
+                               next=first.fix or "read the table above")
+        self.journal.append("stage", stage=self.stage, state="done")
+        return checks
+
+    def check_identity(self) -> None:
+        """Refuse to write to a cluster that is not the one this run began with (server, CA, kube-system UID)."""
+        known, seen = self.journal.last("identity"), self.identity()
+        if known is None:
+            self.journal.append("identity", **seen)
+        elif any(known[key] != value for key, value in seen.items()):
+            differs = ", ".join(key for key, value in seen.items() if known[key] != value)
+            raise RunbookError(f"the cluster behind {self.kubeconfig} is not the one this run began with ({differs})",
+                               where=str(self.kubeconfig), next="restore the run's kubeconfig, or start a new run; "
+                                                                "nothing was written")
+
+    def identity(self) -> dict[str, str]:
+        """What tells this cluster from any other: server, SHA-256 of its CA, UID of kube-system."""
+        context = self.target.context(self)
+        config = yaml.safe_load(self.kubeconfig.read_text()) if self.kubeconfig.exists() else {}
+        name = next((c["context"]["cluster"] for c in config.get("contexts") or [] if c["name"] == context), None)
+        entry = next((c["cluster"] for c in config.get("clusters") or [] if c["name"] == name), None)
+        if entry is None:
+            raise RunbookError(f"run {self.id} has no cluster: its kubeconfig lacks {context}", where=str(self.kubeconfig),
+                               next="run notebooks/02_provision.ipynb first, or: gpurunbook run --until provision")
+        ca = entry.get("certificate-authority-data") or Path(entry["certificate-authority"]).read_text()
+        try:
+            uid = self.core.read_namespace("kube-system", _request_timeout=10).metadata.uid
+        except Exception as error:
+            raise RunbookError(f"the cluster of run {self.id} does not answer: {type(error).__name__}",
+                               where=entry["server"], next="gpurunbook status, then run the stage again") from error
+        return {"server": entry["server"], "ca_sha256": hashlib.sha256(ca.encode()).hexdigest(), "uid": uid}
+
+    def _repr_html_(self) -> str:
+        return self.banner._repr_html_()
+
+    def __repr__(self) -> str:
+        return repr(self.banner)
+
+    @property
+    def banner(self) -> show.Box:
+        """Where we are: run, stage, target, and what a rehearsal cannot show."""
+        simulated = tuple(f"not shown by a {self.target.name}: {line}" for line in self.target.cannot_show)
+        return show.Box(f"{self.target.name.upper()} · run {self.id} · stage {self.stage} · cluster {self.cluster.name}",
+                        (*simulated, *(f"warning: {w}" for w in self.cluster.warnings)),
+                        "warn" if simulated else "pass")
+
+
+def open_run(stage: str, *, run_id: str = "", target: str = "rehearsal", cluster_file: str = "cluster.yaml",
+             quiet: bool = False) -> Run:
+    """Open a run in a stage: the first line of every notebook.
+
+    Args:
+        stage: a notebook's name without its number.
+        run_id: an id; empty goes on with the newest unfinished run of this target and file, or starts one.
+        quiet: for the command line: leave no trace in the journal.
+
+    Raises:
+        ConfigError: unknown stage or target, or a broken cluster.yaml.
+        RunbookError: the stage needs a cluster, and this run has none that answers.
+    """
+    if stage not in stages.NAMES:
+        raise ConfigError(f"unknown stage {stage!r}", where="notebooks/", next=f"one of: {', '.join(stages.NAMES)}")
+    root = find_root()
+    path = (root / cluster_file).resolve()
+    kind, cluster = targets.get(target), load_cluster(path)
+    folder = resolve(root, target, path, run_id, start=stage in WITHOUT_CLUSTER and stage != "teardown")
+    run = Run(root, folder, kind, cluster, stage)
+    if not quiet:
+        run.journal.append("stage", stage=stage, state="started", process=asdict(Process.current()))
+        _journal_errors(run)
+        in_flight = [r for r in run.journal.in_flight() if r["changes"]]
+        if in_flight:
+            show.show(show.Box("in flight when the run was last interrupted; the cluster is observed afresh",
+                               tuple(f"{r['stage']}: {r['shown']}" for r in in_flight), "warn"))
+            for record in in_flight:
+                run.journal.append("result", id=record["id"], code=None, error="interrupted: result unknown")
+    if stage not in WITHOUT_CLUSTER:
+        run.identity()
+    return run
+
+
+def private(folder: Path) -> Path:
+    """The folder, made 0700 when it is not there. Raises RunbookError when it is somebody else's."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise RunbookError(f"{folder} belongs to another user", where=str(folder), next="remove it, or set TMPDIR")
+    return folder
+
+
+def _journal_errors(run: Run) -> None:
+    """In a notebook, keep the full traceback of a failed cell in the journal; the reader sees three lines."""
+    if not show.in_notebook():
+        return
+    shell = sys.modules["IPython"].get_ipython()
+
+    def after_cell(result: Any) -> None:
+        error = result.error_before_exec or result.error_in_exec
+        if error is not None:
+            run.journal.append("error", stage=run.stage, error=str(error), type=type(error).__name__, pid=os.getpid(),
+                               traceback="".join(traceback.format_exception(error))[-20_000:])
+            run.journal.append("stage", stage=run.stage, state="failed")
+
+    shell.events.register("post_run_cell", after_cell)

@@ -1,0 +1,120 @@
+"""Run folders: where they are, what a run is called, and which one to go on with."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpurunbook.errors import ConfigError, RunbookError
+from gpurunbook.journal import Journal, Record
+from gpurunbook.processes import Process
+
+RUN_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+WORDS = ("acorn amber badger birch bison brook cedar clover comet coral crane delta ember falcon fern finch fjord "
+         "flint garnet glacier hazel heron indigo ivory jade juniper kelp kestrel lagoon larch lark lemon linden lotus "
+         "lynx maple marten meadow mica moss nectar oak olive onyx opal orbit otter pebble pine plover poppy quartz "
+         "raven reed robin rowan sage sorrel spruce tern thyme topaz tulip walnut willow wren yarrow zinnia").split()
+
+
+def find_root(start: Path | None = None) -> Path:
+    """The nearest folder upward with notebooks/ and manifests/. Raises ConfigError when there is none."""
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "notebooks").is_dir() and (folder / "manifests").is_dir():
+            return folder
+    raise ConfigError(f"no folder with notebooks/ and manifests/ at or above {here}", where=str(here),
+                      next="change into the checkout")
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A run as its journal tells it.
+
+    Attributes:
+        state: running (a runner is alive), kept (ended on purpose with its cluster up), finished (torn down),
+            or dead (neither: its runner is gone).
+        stages: stage name -> started, done or failed, in order of the walk.
+    """
+
+    folder: Path
+    target: str
+    cluster_file: str
+    started: str
+    state: str
+    stages: dict[str, str]
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+
+def read(folder: Path) -> RunInfo | None:
+    """What the journal in a folder says; None when it is no run."""
+    first: Record | None = None
+    stages: dict[str, str] = {}
+    runners: list[Process] = []
+    word = ""
+    for record in Journal(folder).records():
+        if record["kind"] == "run":
+            first, word = first or record, record["state"]
+        elif record["kind"] == "stage":
+            stages[record["stage"]] = record["state"]
+        if process := record.get("process"):
+            runners.append(Process(process["pid"], process["started"]))
+    if first is None:
+        return None
+    state = ("finished" if word == "finished" else "running" if any(p.alive for p in runners)
+             else "kept" if word == "kept" else "dead")
+    return RunInfo(folder, first["target"], first["cluster_file"], first["time"], state, stages)
+
+
+def list_runs(root: Path) -> list[RunInfo]:
+    """All runs of a checkout, oldest first."""
+    folders = [f for f in (root / "runs").glob("*") if f.is_dir()] if (root / "runs").is_dir() else []
+    return sorted((info for f in folders if (info := read(f))), key=lambda info: info.started)
+
+
+def resolve(root: Path, target: str, cluster_file: Path, run_id: str = "", *, start: bool) -> Path:
+    """The folder of the run to go on with, or, with `start`, of a new one.
+
+    Raises:
+        ConfigError: the id is malformed, or belongs to a run of another target or cluster file.
+        RunbookError: there is no such run and `start` is False.
+    """
+    if run_id and not RUN_ID.fullmatch(run_id):
+        raise ConfigError(f"{run_id!r} is no run id", where="run_id",
+                          next="use small letters, digits and hyphens, at most 40, no hyphen at either end")
+    mine = [info for info in list_runs(root) if info.target == target and info.cluster_file == str(cluster_file)]
+    if run_id:
+        info = read(root / "runs" / run_id)
+        if info and info not in mine:
+            raise ConfigError(f"run {run_id} belongs to target {info.target} and {info.cluster_file}",
+                              where=str(info.folder), next="name that target and file, or another run id")
+        if info:
+            return info.folder
+    elif going := [info for info in mine if info.state != "finished"]:
+        return going[-1].folder
+    if not start:
+        raise RunbookError(f"there is no run {run_id + ' ' if run_id else ''}of target {target} to go on with",
+                           where=str(root / "runs"), next="begin with notebooks/01_preflight.ipynb, or: gpurunbook run")
+    return _start(root, target, cluster_file, run_id)
+
+
+def _start(root: Path, target: str, cluster_file: Path, run_id: str) -> Path:
+    runs = root / "runs"
+    today = dt.date.today().strftime("%Y%m%d")
+    names = [run_id] if run_id else [f"{today}-{word}" for word in random.sample(WORDS, len(WORDS))]
+    try:
+        runs.mkdir(mode=0o700, exist_ok=True)
+        name = next(name for name in names if run_id or not (runs / name).exists())
+        (runs / name).mkdir(mode=0o700, exist_ok=bool(run_id))
+        Journal(runs / name).append("run", state="started", id=name, target=target, cluster_file=str(cluster_file))
+    except StopIteration:
+        raise RunbookError(f"all names for {today} are taken", where=str(runs), next="give one with --run-id") from None
+    except OSError as error:
+        raise RunbookError(f"the run folder cannot be written: {error.strerror}", where=str(runs),
+                           next="free space, or mend the permissions; nothing was started") from error
+    return runs / name

@@ -1,0 +1,17 @@
+"""The stages of the walk, in order; each module is named after its notebook.
+
+A stage is three functions beside `Run.apply`, and no framework:
+
+    observe(run) -> facts        what is there now, read from the cluster
+    plan(run, facts) -> Plan     what is missing, as commands; empty when nothing is
+    verify(run) -> list[Check]   is it as it should be?
+"""
+
+from __future__ import annotations
+
+NAMES = ("preflight", "provision", "nodes", "taint", "gpu_operator", "model", "next_token", "latency", "teardown")
+
+
+def notebook(stage: str) -> str:
+    """File name of a stage's notebook."""
+    return f"{NAMES.index(stage) + 1:02d}_{stage}.ipynb"

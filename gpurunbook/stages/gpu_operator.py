@@ -1,0 +1,184 @@
+"""05: NVIDIA's GPU operator, from the chart to a GPU that a pod can ask for.
+
+`helm --wait` returning is not "GPU usable": the operator's controller makes the driver, toolkit and device plug-in
+afterwards. The stage waits for the ClusterPolicy and for nvidia.com/gpu in the nodes' allocatable.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from gpurunbook import show
+from gpurunbook.errors import ConfigError, RunbookError
+from gpurunbook.plan import Check, Plan
+from gpurunbook.programs.helm import Release, releases
+from gpurunbook.stages import nodes
+from gpurunbook.stages.nodes import Node
+
+if TYPE_CHECKING:
+    from gpurunbook.runbook import Run
+
+PCI_LABELS = ("feature.node.kubernetes.io/pci-10de.present", "feature.node.kubernetes.io/pci-0302_10de.present")
+"""Both spellings of "an NVIDIA device is here" that Node Feature Discovery writes (gpu-operator#78, #114)."""
+ONLINE_SECONDS = 3
+USABLE_LIMIT = 1200.0
+
+
+@dataclass(frozen=True)
+class Chart:
+    """The pinned chart (manifests/gpu-operator/chart.yaml) and where it comes from this time.
+
+    Attributes:
+        reference: what helm is given: nvidia/gpu-operator, or a path.
+        source: one sentence for the reader.
+        known: the chart's repository is already in the run's helm configuration.
+    """
+
+    repository: str
+    url: str
+    version: str
+    release: str
+    namespace: str
+    reference: str
+    source: str
+    known: bool
+
+    @property
+    def online(self) -> bool:
+        return self.reference.startswith(f"{self.repository}/")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is there: the release, its values, the ClusterPolicy's state ("" when absent), and the GPU nodes."""
+
+    chart: Chart
+    release: Release | None
+    values: dict[str, Any]
+    policy: str
+    gpu_nodes: tuple[Node, ...]
+
+    @property
+    def table(self) -> show.Table:
+        rows = [("chart", self.chart.source),
+                ("release", f"{self.release.chart}, {self.release.status}" if self.release else "not installed"),
+                ("ClusterPolicy", self.policy or "absent")]
+        for node in self.gpu_nodes:
+            seen = [label for label in PCI_LABELS if node.labels.get(label) == "true"]
+            rows.append((node.name, f"{node.gpus} GPU allocatable; PCI label: {seen[0] if seen else 'none'}"))
+        return show.Table(("what", "found"), rows)
+
+
+def observe(run: Run, *, chart: str = "auto") -> Facts:
+    """Read the release, the ClusterPolicy and the GPU nodes.
+
+    Args:
+        chart: "auto" (NVIDIA's if its repository answers, else the target's stand-in), "nvidia", "stand-in", or
+            the path of a chart.
+    """
+    pinned = choose(run, chart)
+    found = {r.name: r for r in releases(run.ask(run.helm.list(pinned.namespace)).stdout)}
+    release = found.get(pinned.release)
+    values = json.loads(run.ask(run.helm.get_values(pinned.release, pinned.namespace)).stdout or "{}") if release else {}
+    gpu_nodes = tuple(n for n in nodes.observe(run) if n.gpu)
+    return Facts(pinned, release, values or {}, policy_state(run), gpu_nodes)
+
+
+def choose(run: Run, chart: str) -> Chart:
+    """Which chart, from where. Raises ConfigError or RunbookError when it cannot be had."""
+    pin: dict[str, Any] = yaml.safe_load(run.manifest("gpu-operator", "chart.yaml").read_text())
+    home = f"{pin['repository']}/{pin['chart']}"
+    stand_in = run.target.stand_in_chart(run)
+    if chart == "auto":
+        # What a run has begun with it goes on with: a network that comes back must not change the chart.
+        before = run.journal.last("chart")
+        chart = before["choice"] if before else "nvidia" if stand_in is None or reachable(pin["url"]) else "stand-in"
+    if run.stage == "gpu_operator" and not run.journal.last("chart", choice=chart):
+        run.journal.append("chart", choice=chart)
+    if chart == "nvidia":
+        reference, source = home, f"NVIDIA's own, {pin['version']} from {pin['url']}"
+    elif chart == "stand-in" and stand_in:
+        reference, source = str(stand_in), "our stand-in, since this is a rehearsal without NVIDIA's repository"
+    elif Path(chart).exists():
+        reference, source = str(Path(chart).resolve()), f"the chart at {chart}"
+    else:
+        raise ConfigError(f"there is no chart {chart!r} for target {run.target.name}", where="parameter chart",
+                          next='"auto", "nvidia", "stand-in" (rehearsal only), or the path of a chart')
+    repositories = run.helm.home / "config" / "repositories.yaml"
+    known = repositories.exists() and pin["url"] in repositories.read_text()
+    return Chart(pin["repository"], pin["url"], pin["version"], pin["release"], pin["namespace"], reference, source, known)
+
+
+def reachable(url: str) -> bool:
+    """Whether a chart repository answers within three seconds."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/index.yaml", method="HEAD"), timeout=ONLINE_SECONDS):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def policy_state(run: Run) -> str:
+    """`status.state` of the ClusterPolicy; "" when there is none, "pending" when it has no state yet."""
+    from kubernetes.client import ApiException
+    try:
+        found = run.client("CustomObjectsApi").list_cluster_custom_object("nvidia.com", "v1", "clusterpolicies")
+    except ApiException as error:
+        if error.status == 404:
+            return ""
+        raise RunbookError(f"the ClusterPolicy cannot be read: {error.reason}", where="clusterpolicies.nvidia.com",
+                           next="kubectl get clusterpolicies") from error
+    return str(found["items"][0].get("status", {}).get("state", "pending")) if found["items"] else ""
+
+
+def plan(run: Run, facts: Facts) -> Plan:
+    chart, values = facts.chart, run.manifest("gpu-operator", f"{run.cluster.gpu_stack}.yaml")
+    wanted: dict[str, Any] = yaml.safe_load(values.read_text())
+    installed = facts.release
+    version = chart.version.removeprefix("v")
+    if installed and installed.status == "deployed" and facts.values == wanted and installed.chart.endswith(version):
+        return run.plan((), f"release {chart.release} is deployed: {installed.chart}, with these values")
+    commands = []
+    if chart.online and not chart.known:
+        commands += [run.helm.repo_add(chart.repository, chart.url), run.helm.repo_update(chart.repository)]
+    commands.append(run.helm.upgrade_install(chart.release, chart.reference, namespace=chart.namespace, values=values,
+                                             version=chart.version if chart.online else "", usual=(2, 600)))
+    was = f"{installed.chart}, {installed.status}" if installed else "not installed"
+    return run.plan(commands, f"release {chart.release} is {was}; values: {values.name} for "
+                              f"{run.cluster.gpu_group.ami_family}")
+
+
+def wait(run: Run) -> float:
+    """Wait until every GPU node of cluster.yaml offers a GPU and the ClusterPolicy is ready. Returns seconds."""
+    def blocker() -> str:
+        gpu_nodes = [n for n in nodes.observe(run) if n.gpu]
+        without = [n.name for n in gpu_nodes if n.gpus == 0]
+        state = policy_state(run)
+        if without:
+            return f"no nvidia.com/gpu allocatable on {', '.join(without)}; ClusterPolicy {state or 'absent'}"
+        return "" if gpu_nodes and state == "ready" else f"ClusterPolicy {state or 'absent'}"
+
+    return run.wait("GPU allocatable", blocker, limit=USABLE_LIMIT, usual=(1, 300),
+                    next="kubectl get pods -n gpu-operator; kubectl describe clusterpolicy")
+
+
+def verify(run: Run) -> list[Check]:
+    facts = observe(run)
+    bare = [n.name for n in facts.gpu_nodes if not any(n.labels.get(label) == "true" for label in PCI_LABELS)]
+    gpus = sum(n.gpus for n in facts.gpu_nodes)
+    return [
+        Check("the release is deployed", "pass" if facts.release and facts.release.status == "deployed" else "fail",
+              f"{facts.release.chart}, {facts.release.status}" if facts.release else "absent", "run this stage again"),
+        Check("GPU nodes are found by their PCI label", "fail" if bare else "pass",
+              ", ".join(bare) or PCI_LABELS[0], "kubectl get nodes --show-labels"),
+        Check("ClusterPolicy is ready", "pass" if facts.policy == "ready" else "fail", facts.policy or "absent",
+              "kubectl describe clusterpolicy"),
+        Check("a pod can ask for a GPU", "pass" if gpus else "fail", f"{gpus} nvidia.com/gpu allocatable",
+              "kubectl get pods -n gpu-operator"),
+    ]

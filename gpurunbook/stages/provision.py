@@ -1,0 +1,57 @@
+"""02: from cluster.yaml to a control plane that answers and nodes that are Ready."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpurunbook import show
+from gpurunbook.plan import Check, Plan
+from gpurunbook.stages import nodes
+from gpurunbook.targets import ClusterState
+
+if TYPE_CHECKING:
+    from gpurunbook.runbook import Run
+
+READY_LIMIT = 900.0
+
+
+def observe(run: Run) -> ClusterState:
+    return run.target.observe(run)
+
+
+def table(state: ClusterState) -> show.Table:
+    rows = [(part.name, part.state, part.evidence) for part in state.parts]
+    rows.append(("API server", "ready" if state.answers else "no answer", ""))
+    rows += [(name, "registered", "") for name in state.nodes] + [(name, "absent", "") for name in state.missing]
+    good = ("running", "ready", "registered")
+    return show.Table(("part", "state", "evidence"), rows, states=["pass" if r[1] in good else "unknown" for r in rows])
+
+
+def plan(run: Run, state: ClusterState, *, uninitialized_taint: bool = True) -> Plan:
+    return run.target.create(run, state, stuck_taint=uninitialized_taint)
+
+
+def wait(run: Run) -> float:
+    """Wait for every node of cluster.yaml to be Ready. Returns seconds."""
+    wanted = sum(group.desired for group in run.cluster.groups)
+
+    def blocker() -> str:
+        ready = [node.name for node in nodes.observe(run) if node.ready]
+        return "" if len(ready) >= wanted else f"{len(ready)} of {wanted} nodes Ready"
+
+    return run.wait("all nodes Ready", blocker, limit=READY_LIMIT, usual=(0, 2),
+                    next="kubectl describe nodes; gpurunbook status")
+
+
+def verify(run: Run) -> list[Check]:
+    state = observe(run)
+    identity = run.identity()
+    if run.journal.last("identity") is None:
+        run.journal.append("identity", **identity)
+    return [
+        Check("the API server is ready", "pass" if state.answers else "fail", identity["server"], "gpurunbook status"),
+        *[Check(part.name, "pass" if part.state == "running" else "fail", part.evidence or part.state,
+                "run this stage again") for part in state.parts],
+        Check("every node of cluster.yaml is there", "fail" if state.missing else "pass",
+              ", ".join(state.missing) or f"{len(state.nodes)} nodes", "run this stage again"),
+    ]
