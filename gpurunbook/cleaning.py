@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from gpurunbook import processes, runs
@@ -33,24 +35,23 @@ def clean(run_id: str = "", *, every: bool = False) -> tuple[list[str], list[str
         left = processes.end(found)
         stubborn += [_line(p) for p in left]
         ended += [_line(p) for p in found if p not in left]
-        if info and not left:
+        if info and not left and state != "finished":
             Journal(folder).append("run", state="cleaned")
     _remove_sockets()
     return ended, spared, stubborn
 
 
 def _remove_sockets() -> None:
-    """Remove the socket folders of runs without a process; each names its run in a file."""
-    alive = {p.run for p in processes.of_runs()}
-    for folder in Path(tempfile.gettempdir()).glob(f"gpurunbook-{_user()}-*"):
-        note = folder / "run"
-        if folder.is_dir() and note.exists() and Path(note.read_text().strip()) not in alive:
-            shutil.rmtree(folder)
-
-
-def _user() -> int:
-    import os
-    return os.getuid()
+    """Remove this user's socket folders of runs that neither live nor have a process; each names its run in a file."""
+    with_process = {p.run for p in processes.of_runs()}
+    for folder in Path(tempfile.gettempdir()).glob(f"gpurunbook-{os.getuid()}-*"):
+        # The folder lies where everybody writes: another user's, or a link, is none of ours.
+        with suppress(OSError):
+            run = Path((folder / "run").read_text().strip())
+            info = runs.read(run)
+            if (not folder.is_symlink() and folder.stat().st_uid == os.getuid() and run not in with_process
+                    and not (info and info.state == "running")):
+                shutil.rmtree(folder)
 
 
 def _line(process: processes.Process) -> str:

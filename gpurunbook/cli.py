@@ -133,8 +133,10 @@ def status(run_id: RunId = "", as_json: Json = False) -> None:
     found = [info for info in runs.list_runs(runs.find_root()) if run_id in ("", info.id)]
     if run_id and not found:
         raise RunbookError(f"there is no run {run_id}", where="runs/", next="gpurunbook status")
-    rows = [{"run": i.id, "target": i.target, "state": i.state, "stages": i.stages, "processes": len(processes.of_runs(i.folder)),
-             "in_flight": [r["shown"] for r in Journal(i.folder).in_flight()], "folder": str(i.folder)} for i in found]
+    alive = [p.run for p in processes.of_runs()]
+    rows: list[dict[str, Any]] = [
+        {"run": i.id, "target": i.target, "state": i.state, "stages": i.stages, "processes": alive.count(i.folder),
+         "in_flight": [r["shown"] for r in Journal(i.folder).in_flight()], "folder": str(i.folder)} for i in found]
     if as_json:
         out.print_json(json.dumps(rows))
     elif not rows:
@@ -216,7 +218,8 @@ def _tell(record: Record) -> None:
     elif kind == "notebook":
         console.print(f"   {record['seconds']:.1f} s", style="dim")
     elif kind == "intent":
-        console.print(f"   {'$' if record['changes'] else '?'} {_plain(record['shown'][:150])}", style="" if record["changes"] else "dim")
+        sign, style = ("$", "") if record["changes"] else ("?", "dim")
+        console.print(f"   {sign} {_plain(record['shown'][:150])}", style=style)
     elif kind == "wait" and record["blocker"]:
         console.print(f"   … {_plain(record['what'])}: {_plain(record['blocker'][:150])}", style="dim")
     elif kind == "checks":

@@ -12,15 +12,19 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 from gpurunbook.errors import CommandFailed, RunbookError
 
 GRACES = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
+LEFT_BEHIND = 2.0
+"""Seconds to wait for the rest of the output after the end: a daemon left behind may hold the pipe for ever."""
 CAPTURE_LIMIT = 64 * 2**20
 """Bytes kept of each stream; a program that prints more is ended."""
 
@@ -113,39 +117,51 @@ def run(command: Command, *, env: Mapping[str, str], log: Path | None = None,
         RunbookError: the program could not be started at all.
     """
     watch = watch or (lambda seconds, line: None)
-    started = time.monotonic()
-    try:
-        process = subprocess.Popen(
-            command.argv, env=dict(env), cwd=cwd, start_new_session=True, umask=0o077,
-            stdin=subprocess.PIPE if command.stdin is not None else subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    except OSError as error:
-        raise RunbookError(f"{command.argv[0]} could not be started: {error.strerror}",
-                           where=command.full, next="gpurunbook doctor") from error
     with _Log(log) as log_line:
+        started = time.monotonic()
+        process = _start(command, env, cwd)
         streams = _Streams(process, command, lambda line: (log_line(line), watch(time.monotonic() - started, line)))
         ended_by = ""
         try:
-            while process.poll() is None:
+            streams.start()
+            while process.poll() is None and not ended_by:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=0.5 if time.monotonic() - started > 1 else 0.05)
                 elapsed = time.monotonic() - started
                 watch(elapsed, "")
-                if elapsed > command.limit:
+                if streams.error:
+                    raise streams.error
+                if process.poll() is None and elapsed > command.limit:
                     ended_by = f"its limit of {command.limit:g} s"
                 elif streams.overflow:
                     ended_by = f"more than {CAPTURE_LIMIT // 2**20} MiB of output"
-                if ended_by:
-                    _end_group(process)
+            if ended_by:
+                _end_group(process)
         except BaseException:
             _end_group(process)
             raise
-        streams.close()
+        finally:
+            streams.close()
+        if streams.error:
+            raise streams.error
+        if streams.overflow:
+            ended_by = f"more than {CAPTURE_LIMIT // 2**20} MiB of output"
     result = Result(command, process.returncode, streams.out, streams.err.decode("utf-8", "replace"),
                     time.monotonic() - started, log, ended_by)
     if ended_by or (check and result.code != 0):
         raise failure(result)
     return result
+
+
+def _start(command: Command, env: Mapping[str, str], cwd: Path | None) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            command.argv, env=dict(env), cwd=cwd, start_new_session=True, umask=0o077,
+            stdin=subprocess.PIPE if command.stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except (OSError, ValueError) as error:  # ValueError: a NUL or half a surrogate pair in an argument
+        raise RunbookError(f"{command.argv[0]} could not be started: {getattr(error, 'strerror', None) or error}",
+                           where=command.full, next="gpurunbook doctor") from error
 
 
 def failure(result: Result, next: str = "") -> CommandFailed:
@@ -159,66 +175,115 @@ def failure(result: Result, next: str = "") -> CommandFailed:
 
 
 class _Log:
-    """Appends lines to a file, or to nowhere."""
+    """Appends lines to a file, or to nowhere. Raises RunbookError when the file cannot be written."""
 
     def __init__(self, path: Path | None) -> None:
-        self._file: IO[str] | None = path.open("a", encoding="utf-8") if path else None
+        self._path = path
+        with self._explained():
+            self._file: IO[str] | None = path.open("a", encoding="utf-8") if path else None
 
     def __enter__(self) -> Callable[[str], None]:
         return self._write
 
     def __exit__(self, *exc: object) -> None:
         if self._file:
-            self._file.close()
+            with suppress(OSError):  # closing flushes once more what could not be written, and was said
+                self._file.close()
 
     def _write(self, line: str) -> None:
-        if self._file and not self._file.closed:
-            self._file.write(line + "\n")
-            self._file.flush()
+        if self._file:
+            with self._explained():
+                self._file.write(line + "\n")
+                self._file.flush()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunbookError(f"the log cannot be written: {error.strerror}", where=str(self._path),
+                               next="free space, or mend the permissions, and run the same again") from error
 
 
 class _Streams:
-    """Both output streams and stdin, a thread each, so that no full pipe can block the child."""
+    """Both output streams and stdin, a thread each, so that no full pipe can block the child.
+
+    Attributes:
+        overflow: the child printed more than is kept.
+        error: what `on_line` raised; the streams are still read to their end, or the child would block.
+    """
 
     def __init__(self, process: subprocess.Popen[bytes], command: Command, on_line: Callable[[str], object]) -> None:
         self._out, self._err, self.overflow = bytearray(), bytearray(), False
-        self._process = process
+        self.error: BaseException | None = None
+        self._over, self._turn = False, threading.Lock()
         jobs = [(self._read, (process.stdout, self._out, None if command.data else on_line)),
                 (self._read, (process.stderr, self._err, on_line))]
         if command.stdin is not None:
             jobs.append((self._feed, (process.stdin, command.stdin)))  # type: ignore[arg-type]
-        self._threads = [threading.Thread(target=job, args=args, daemon=True) for job, args in jobs]
-        for thread in self._threads:
+        self._jobs, self._threads = jobs, list[threading.Thread]()
+
+    def start(self) -> None:
+        for job, args in self._jobs:
+            thread = threading.Thread(target=job, args=args, daemon=True)
             thread.start()
+            self._threads.append(thread)
 
     out = property(lambda self: bytes(self._out))
     err = property(lambda self: bytes(self._err))
 
     def _read(self, stream: IO[bytes], kept: bytearray, on_line: Callable[[str], object] | None) -> None:
-        for line in iter(lambda: stream.readline(2**16), b""):
-            if len(kept) + len(line) > CAPTURE_LIMIT:
-                self.overflow = True
-                break
-            kept += line
-            if on_line and line.strip():
-                on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
+        with stream:
+            for line in iter(lambda: stream.readline(2**16), b""):
+                if len(kept) + len(line) > CAPTURE_LIMIT:
+                    self.overflow = True
+                    return
+                with self._turn:
+                    if self._over or self.error:
+                        continue
+                    kept += line
+                    if on_line and line.strip():
+                        try:
+                            on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
+                        except BaseException as error:
+                            self.error = error
 
     def _feed(self, stream: IO[bytes], data: bytes) -> None:
-        with suppress(BrokenPipeError):  # the child's exit code says why it stopped reading
+        with suppress(BrokenPipeError), stream:  # the child's exit code says why it stopped reading
             stream.write(data)
-            stream.close()
 
     def close(self) -> None:
-        # A daemon that the child left behind may hold the pipe open; its output is not the child's.
+        """Wait for the rest; what a daemon that the child left behind says later is read, and dropped."""
+        deadline = time.monotonic() + LEFT_BEHIND
         for thread in self._threads:
-            thread.join(timeout=2)
+            thread.join(timeout=max(0.0, deadline - time.monotonic()))
+        with self._turn:
+            self._over = True
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    for sign, grace in GRACES:
-        if process.poll() is not None:
-            return
+    """End the child and all that it started in its group: the child may die at SIGINT and they may not."""
+    try:
+        for sign, grace in GRACES:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, sign)
+            deadline = time.monotonic() + grace
+            while (lives := _group_lives(process)) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            if not lives:
+                return
+    except BaseException:  # Ctrl-C a second time: no more patience
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, sign)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=grace)
+            os.killpg(process.pid, signal.SIGKILL)
+        raise
+
+
+def _group_lives(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the child or another process of its group runs; one that only waits to be reaped does not."""
+    if process.poll() is None:
+        return True
+    for other in psutil.process_iter():
+        with suppress(OSError, psutil.Error):
+            if os.getpgid(other.pid) == process.pid and other.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False

@@ -14,10 +14,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+from gpurunbook import show
 from gpurunbook.errors import ConfigError
 from gpurunbook.programs import eksctl
 
-MAX_BYTES, MAX_DEPTH, MAX_NODES = 256 * 2**10, 40, 20_000
+MAX_BYTES, MAX_DEPTH, MAX_NODES = 64 * 2**10, 40, 20_000
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
+"""What CloudFormation takes in a stack's name and Kubernetes in a label's value: both carry these names."""
 GPU_TYPE = re.compile(r"^(g\d|gr\d|p\d)[a-z0-9-]*\.")
 """EC2 families with NVIDIA GPUs: G, Gr and P (g4ad has AMD GPUs). Source: the EC2 instance type list."""
 NOT_NVIDIA = re.compile(r"^g4ad\.")
@@ -70,7 +73,7 @@ class ClusterConfig(Frozen):
 
     @property
     def gpu_group(self) -> NodeGroup:
-        return next(g for g in self.groups if g.gpu)
+        return next(g for g in self.groups if g.gpu and g.desired > 0)
 
     @property
     def gpu_stack(self) -> str:
@@ -94,33 +97,41 @@ def load_cluster(path: Path, today: dt.date | None = None) -> ClusterConfig:
         raise _wrong(path, *problem)
     groups = tuple(_group(g, managed) for key, managed in (("nodeGroups", False), ("managedNodeGroups", True))
                    for g in document.get(key) or [])
+    meta = document["metadata"]
+    named = [("metadata.name", meta["name"]), *((f"{_key(g)}.name", g.name) for g in groups)]
+    for key, name in named:
+        if not NAME.fullmatch(name):
+            raise _wrong(path, key, f"expected at most 63 letters, digits and hyphens, found {name!r}")
     names = [g.name for g in groups]
-    for name in names:
-        if names.count(name) > 1:
-            raise _wrong(path, "nodeGroups", f"two groups are called {name!r}; every group needs a name of its own")
     for group in groups:
-        if not group.min <= group.desired <= group.max:
-            raise _wrong(path, f"nodeGroups[{group.name}].desiredCapacity",
-                         f"{group.desired} is not between minSize {group.min} and maxSize {group.max}")
+        if names.count(group.name) > 1:
+            raise _wrong(path, _key(group), "two groups have this name; every group needs a name of its own")
+        if not 0 <= group.min <= group.desired <= group.max:
+            raise _wrong(path, f"{_key(group)}.desiredCapacity",
+                         f"expected 0 <= minSize <= desiredCapacity <= maxSize, found {group.min}, {group.desired}, "
+                         f"{group.max}")
     if not any(g.gpu and g.desired > 0 for g in groups):
         raise _wrong(path, "nodeGroups", "no group with an NVIDIA GPU instance type (such as g4dn.xlarge) and "
                                          "desiredCapacity of at least 1")
-    meta = document["metadata"]
     version = str(meta.get("version") or "")
     return ClusterConfig(path=path, name=meta["name"], region=meta["region"], version=version, groups=groups,
                          warnings=tuple(_warnings(version, groups, document, today or dt.date.today())))
 
 
+def _key(group: NodeGroup) -> str:
+    return f"{'managedNodeGroups' if group.managed else 'nodeGroups'}[{group.name}]"
+
+
 def _group(group: dict[str, Any], managed: bool) -> NodeGroup:
     mixed = (group.get("instancesDistribution") or {}).get("instanceTypes") or group.get("instanceTypes") or []
+    one = group.get("instanceType")
     low = group.get("minSize")
     desired = group.get("desiredCapacity", low if low is not None else 2)
     return NodeGroup(
-        name=group["name"], instance_type=group.get("instanceType") or (mixed[0] if mixed else "m5.large"),
-        desired=desired, min=low if low is not None else desired, max=group.get("maxSize") or max(desired, low or 0),
+        name=group["name"], instance_type=one if one not in (None, "mixed") else mixed[0] if mixed else "m5.large",
+        desired=desired, min=low if low is not None else desired, max=group.get("maxSize", max(desired, low or 0)),
         volume_gib=group.get("volumeSize") or 80, ami_family=group.get("amiFamily") or "AmazonLinux2023",
-        ami=group.get("ami") or "", labels={k: str(v) for k, v in (group.get("labels") or {}).items()},
-        managed=managed)
+        ami=group.get("ami") or "", labels={str(k): v for k, v in group.get("labels", {}).items()}, managed=managed)
 
 
 def _warnings(version: str, groups: tuple[NodeGroup, ...], document: dict[str, Any], today: dt.date) -> list[str]:
@@ -157,23 +168,28 @@ def _minor(version: str) -> tuple[int, ...]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = path.read_bytes()
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise _wrong(path, "", "expected a file, found a device or a pipe")  # reading one may never end
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", where=str(path),
                           next="name an eksctl ClusterConfig with --cluster-file") from error
     if len(raw) > MAX_BYTES:
-        raise _wrong(path, "", f"expected at most {MAX_BYTES // 2**10} KiB, found {len(raw) // 2**10}")
+        raise _wrong(path, "", f"expected at most {MAX_BYTES // 2**10} KiB, found more")
     try:
-        text = raw.decode("utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(raw.decode("utf-8"))
+        root = loader.get_single_node()
         if root is None:
             raise _wrong(path, "", "expected an eksctl ClusterConfig; the file is empty")
         _measure(path, root)
-        document = yaml.safe_load(text)
+        document = loader.construct_document(root)
     except UnicodeDecodeError as error:
         raise _wrong(path, "", f"expected UTF-8 text; byte {error.start} is not") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise _wrong(path, "", "expected valid YAML; " + " ".join(str(error).split())[:300]) from error
+    except (LookupError, AttributeError, TypeError) as error:  # what PyYAML's constructors raise for `!!int ""`
+        raise _wrong(path, "", "expected valid YAML; a value does not fit its !!tag") from error
     if not isinstance(document, dict):
         raise _wrong(path, "", f"expected an eksctl ClusterConfig, found a {type(document).__name__}")
     return document
@@ -185,7 +201,8 @@ def _measure(path: Path, root: yaml.Node) -> None:
 
     def size(node: yaml.Node, depth: int, above: frozenset[int]) -> int:
         if depth > MAX_DEPTH or id(node) in above:
-            raise _wrong(path, "", f"expected nesting of at most {MAX_DEPTH} levels, at line {node.start_mark.line + 1}")
+            raise _wrong(path, "", f"expected nesting of at most {MAX_DEPTH} levels, "
+                                   f"at line {node.start_mark.line + 1}")
         if id(node) in sizes:
             return sizes[id(node)]
         total, inside = 1, above | {id(node)}
@@ -209,5 +226,6 @@ def _measure(path: Path, root: yaml.Node) -> None:
 
 
 def _wrong(path: Path, key: str, problem: str) -> ConfigError:
+    key = show.line(key)
     return ConfigError(": ".join(part for part in (path.name, key, problem) if part),
                        where=f"{path}, key {key}" if key else str(path), next="mend the file; nothing has been started")

@@ -7,6 +7,7 @@ flight when a run was killed; the cluster stays the truth.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -34,7 +35,8 @@ class Journal:
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
                 line = b"\n" + line  # a write torn by a crash must not swallow this record
-            os.write(descriptor, line)
+            if os.write(descriptor, line) < len(line):  # the rest could land behind another writer's record
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -42,9 +44,11 @@ class Journal:
 
     def records(self) -> Iterator[Record]:
         """All whole records, oldest first; a line torn by a crash is left out."""
-        if not self.path.exists():
+        try:
+            lines = self.path.read_bytes().splitlines()
+        except FileNotFoundError:
             return
-        for line in self.path.read_bytes().splitlines():
+        for line in lines:
             try:
                 record = json.loads(line)
             except ValueError:

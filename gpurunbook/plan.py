@@ -36,8 +36,9 @@ class Checks(tuple[Check, ...]):
     @property
     def table(self) -> show.Table:
         fixes = any(c.fix and c.state != "pass" for c in self)
-        return show.Table(("check", "found") + (("what mends it",) if fixes else ()),
-                          [(c.name, c.evidence) + ((("" if c.state == "pass" else c.fix),) if fixes else ()) for c in self],
+        mends = [["" if c.state == "pass" else c.fix] if fixes else [] for c in self]
+        return show.Table(("check", "found", *(["what mends it"] if fixes else [])),
+                          [(c.name, c.evidence, *mend) for c, mend in zip(self, mends, strict=True)],
                           states=[c.state for c in self])
 
     @property
@@ -88,9 +89,8 @@ class Plan:
             parts.append("<p><i>On AWS this would run; not run here:</i></p>"
                          + show.commands_html("", [c.short for c in self.elsewhere], [c.full for c in self.elsewhere]))
         if self.commands:
-            parts.append(show.commands_html(self.header, [c.short for c in self.commands], [c.full for c in self.commands]))
+            parts.append(show.commands_html(self.header, [c.short for c in self], [c.full for c in self]))
         return "".join(parts)
 
     def to_json(self) -> dict[str, Any]:
-        return {"reason": self.reason, "commands": [c.argv for c in self.commands], "shown": [c.short for c in self.commands]}
-
+        return {"reason": self.reason, "commands": [c.argv for c in self], "shown": [c.short for c in self]}

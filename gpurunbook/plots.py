@@ -24,10 +24,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from gpurunbook.stages.latency import summary
+
 Result = dict[str, Any]
 Theme = Literal["light", "dark"]
 DPI = 192  # twice a screen's 96
 WHITESPACE = {" ": "·", "\n": "⏎", "\t": "⇥"}
+DTYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
+PRECISIONS = {"int8": "8-bit LLM.int8", "nf4": "4-bit NF4"}
 LABEL = 26
 """Characters of a token shown beside its bar; the rest is elided."""
 
@@ -103,8 +107,8 @@ def top10(result: Result, *, footer: str, path: Path | None = None, theme: Theme
             ticks[len(top)] = max(0.0, 1 - sum(ticks.values()))
     for i, p in enumerate([*ps, rest]):
         tick = ticks.get(i)
-        axes.annotate(names[i], (0, i), (-8, 0), textcoords="offset points", ha="right", va="center", color=colours.text,
-                      fontsize=11 if i < len(top) else 9.5, parse_math=False)
+        axes.annotate(names[i], (0, i), (-8, 0), textcoords="offset points", ha="right", va="center",
+                      color=colours.text, fontsize=11 if i < len(top) else 9.5, parse_math=False)
         if tick is not None:
             axes.plot([tick, tick], [i - 0.42, i + 0.42], color=colours.paper, linewidth=5, solid_capstyle="butt")
             axes.plot([tick, tick], [i - 0.42, i + 0.42], color=colours.arms[1], linewidth=2.6, solid_capstyle="butt")
@@ -156,9 +160,10 @@ def latency(result: Result, *, footer: str, path: Path | None = None, theme: The
     axes.set_ylim(0, top)
     axes.set_xlabel("repetition, in the order measured", color=colours.muted, fontsize=9.5)
     axes.set_ylabel("milliseconds", color=colours.muted, fontsize=9.5)
-    for (value, text, colour), y in zip(labels, _apart([value for value, _, _ in labels], top * 0.055), strict=True):
-        axes.annotate(text, (1, value), (1.025, y), xycoords=axes.get_yaxis_transform(), color=colours.text, va="center",
-                      textcoords=axes.get_yaxis_transform(), fontsize=9,
+    apart = _apart([value for value, _, _ in labels], top * 0.055)
+    for (value, text, colour), beside in zip(labels, apart, strict=True):
+        axes.annotate(text, (1, value), (1.025, beside), xycoords=axes.get_yaxis_transform(), va="center",
+                      color=colours.text, textcoords=axes.get_yaxis_transform(), fontsize=9,
                       arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 1, "shrinkA": 1, "shrinkB": 0})
     _legend(figure, axes.get_legend_handles_labels()[0], colours, y=(0.62 + 0.11 * len(arms)) / height)
     figure.alt = "Latency of the full forward pass. " + "; ".join(
@@ -173,13 +178,6 @@ def describe_top10(result: Result) -> str:
     prompt = "".join(_text(t) for t in result["prompt_tokens"])
     return (f"Bar chart of the {len(arm['top'])} most likely next tokens after “{prompt}” in {_arm(arm)}: {listed}; "
             f"all other tokens {max(0.0, 1 - arm['top_mass']):.1%}. A middle dot stands for a space.")
-
-
-def summary(samples_ms: Sequence[float]) -> dict[str, float]:
-    """p50, p95, p99 and mean in ms, and n. Quantiles are numpy's default: linear between the two nearest samples."""
-    samples = np.asarray(samples_ms, dtype=np.float64)
-    p50, p95, p99 = np.quantile(samples, (0.5, 0.95, 0.99))
-    return {"p50": float(p50), "p95": float(p95), "p99": float(p99), "mean": float(samples.mean()), "n": len(samples)}
 
 
 def show_token(text: str) -> str:
@@ -230,9 +228,10 @@ def _short(text: str) -> str:
 
 
 def _arm(arm: Result) -> str:
-    dtype: str = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}.get(arm["dtype"], arm["dtype"])
-    name = {"int8": "8-bit LLM.int8", "nf4": "4-bit NF4"}.get(arm["precision"], arm["precision"])
-    return dtype if arm["precision"] == dtype else f"{name} ({dtype})"
+    """`8-bit LLM.int8 (fp16)`: the precision and, in brackets, the type of what is not quantised."""
+    precision = str(arm["precision"])
+    dtype = DTYPES.get(arm["dtype"], str(arm["dtype"]))
+    return dtype if precision == dtype else f"{PRECISIONS.get(precision, precision)} ({dtype})"
 
 
 def _say(s: dict[str, float]) -> str:

@@ -56,7 +56,7 @@ def of_runs(run: Path | None = None) -> list[Process]:
     for process in psutil.process_iter():
         # A process may end, or belong to somebody else, between listing and looking.
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            if process.pid in mine or process.uids().real not in (os.getuid(), 0) and os.getuid() != 0:
+            if process.pid in mine or (os.getuid() != 0 and process.uids().real not in (os.getuid(), 0)):
                 continue
             folder = process.environ().get(RUN_VARIABLE)
             if folder and (run is None or Path(folder) == run):
@@ -71,17 +71,17 @@ def _name(argv: list[str]) -> str:
 
 
 def end(processes: list[Process], grace: float = GRACE) -> list[Process]:
-    """SIGTERM, then SIGKILL after `grace` seconds. Returns those that would not go."""
+    """SIGTERM, then SIGKILL after `grace` seconds. Returns those that would not go, or that we may not end."""
     alive = []
     for process in processes:
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             if process.alive:
                 target = psutil.Process(process.pid)
                 target.terminate()
                 alive.append(target)
     _, stubborn = psutil.wait_procs(alive, timeout=grace)
     for target in stubborn:
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             target.kill()
     psutil.wait_procs(stubborn, timeout=grace)
     return [process for process in processes if process.alive]

@@ -22,7 +22,10 @@ PACKAGES = ("gpurunbook", "papermill", "jupyterlab", "kubernetes", "matplotlib")
 
 @dataclass
 class StageStory:
-    """What a stage did, from its records: seconds of wall time, outcome, commands, checks, waits, errors."""
+    """What a stage did, from its records: outcome, commands, checks, waits, errors.
+
+    `seconds` is the wall time of its last walk: the whole notebook's where papermill ran it.
+    """
 
     name: str
     seconds: float = 0.0
@@ -33,6 +36,10 @@ class StageStory:
     errors: list[str] = field(default_factory=list)
     began: float | None = None
 
+    @property
+    def title(self) -> str:
+        return stages.notebook(self.name).removesuffix(".ipynb").replace("_", " ", 1)
+
 
 def write(folder: Path) -> Path:
     """Write runs/ID/report.html from what is in the run folder. Returns its path.
@@ -42,17 +49,20 @@ def write(folder: Path) -> Path:
     """
     info = runs.read(folder)
     if info is None:
-        raise RunbookError(f"{folder} is no run: its journal is missing or empty", where=str(folder), next="gpurunbook status")
+        raise RunbookError(f"{folder} is no run: its journal is missing or empty", where=str(folder),
+                           next="gpurunbook status")
     records = list(Journal(folder).records())
     told = stories(records)
-    environment = Environment(loader=PackageLoader("gpurunbook", "templates"), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
-    environment.filters["clean"] = show.clean
+    # Whatever text gets onto the page, no control character passes; markup is escaped after that.
+    environment = Environment(loader=PackageLoader("gpurunbook", "templates"), autoescape=True, trim_blocks=True,
+                              lstrip_blocks=True, undefined=StrictUndefined,
+                              finalize=lambda value: show.clean(value) if isinstance(value, str) else value)
     path = folder / "report.html"
     page = environment.get_template("report.html").render(
         run=info, stories=told, total=sum(s.seconds for s in told), marks=show.MARKS,
         cannot_show=targets.get(info.target).cannot_show, failed=[s for s in told if s.outcome == "failed"],
-        programs=_programs(records), versions={name: version(name) for name in PACKAGES} | {"Python": platform.python_version()},
+        programs=_programs(records),
+        versions={name: version(name) for name in PACKAGES} | {"Python": platform.python_version()},
         tokens=_json(folder / "artifacts" / "next_tokens.json"), latency=_latency(folder),
         pictures={name: _picture(folder / "artifacts" / f"{name}.png") for name in ("top10", "latency")})
     path.touch(mode=0o600)
@@ -78,13 +88,12 @@ def stories(records: list[Record]) -> list[StageStory]:
                 story.began, story.outcome = moment, "started"
             else:
                 story.outcome = record["state"]
-                story.seconds += moment - story.began if story.began else 0.0
-                story.began = None
-        elif kind == "notebook" and record["state"] == "ended" and story.outcome == "done":
+                story.seconds = moment - story.began if story.began else story.seconds
+        elif kind == "notebook" and record["state"] == "ended":
             story.seconds = record["seconds"]
         elif kind == "intent":
-            command = {"shown": record["shown"], "argv": record["argv"], "why": record["why"], "changes": record["changes"],
-                       "code": None, "seconds": None, "error": "no result: interrupted", "tail": ""}
+            command = {key: record[key] for key in ("shown", "argv", "why", "changes")}
+            command |= {"code": None, "seconds": None, "error": "no result: interrupted", "tail": ""}
             by_id[record["id"]] = command
             story.commands.append(command)
         elif kind == "checks":
@@ -101,7 +110,12 @@ def _programs(records: list[Record]) -> dict[str, Record]:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.exists() else None
+    """An artifact; None when it is absent, or torn by a kill while it was written."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _latency(folder: Path) -> list[dict[str, Any]]:
@@ -109,7 +123,7 @@ def _latency(folder: Path) -> list[dict[str, Any]]:
     if not found:
         return []
     from gpurunbook.stages.latency import summary
-    return [{"precision": arm["precision"], **summary(arm)} for arm in found["arms"] if arm["samples_ms"]]
+    return [{"precision": arm["precision"], **summary(arm["samples_ms"])} for arm in found["arms"] if arm["samples_ms"]]
 
 
 def _picture(path: Path) -> str | None:

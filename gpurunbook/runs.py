@@ -13,10 +13,12 @@ from gpurunbook.journal import Journal, Record
 from gpurunbook.processes import Process
 
 RUN_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
-WORDS = ("acorn amber badger birch bison brook cedar clover comet coral crane delta ember falcon fern finch fjord "
-         "flint garnet glacier hazel heron indigo ivory jade juniper kelp kestrel lagoon larch lark lemon linden lotus "
-         "lynx maple marten meadow mica moss nectar oak olive onyx opal orbit otter pebble pine plover poppy quartz "
-         "raven reed robin rowan sage sorrel spruce tern thyme topaz tulip walnut willow wren yarrow zinnia").split()
+WORDS = tuple(
+    "acorn amber badger birch bison brook cedar clover comet coral "  # noqa: SIM905 - a list of quotes reads worse
+    "crane delta ember falcon fern finch fjord flint garnet glacier hazel heron indigo ivory jade juniper kelp "
+    "kestrel lagoon larch lark lemon linden lotus lynx maple marten meadow mica moss nectar oak olive onyx opal orbit "
+    "otter pebble pine plover poppy quartz raven reed robin rowan sage sorrel spruce tern thyme topaz tulip "
+    "walnut willow wren yarrow zinnia".split())
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -59,9 +61,13 @@ def read(folder: Path) -> RunInfo | None:
     word = ""
     for record in Journal(folder).records():
         if record["kind"] == "run":
-            first, word = first or record, record["state"]
+            word = record["state"]
+            if first is None and word == "started":
+                first = record
         elif record["kind"] == "stage":
             stages[record["stage"]] = record["state"]
+            if word == "finished" and record["state"] == "started":
+                word = "started"  # a finished run that was begun again is unfinished
         if process := record.get("process"):
             runners.append(Process(process["pid"], process["started"]))
     if first is None:
@@ -87,15 +93,15 @@ def resolve(root: Path, target: str, cluster_file: Path, run_id: str = "", *, st
     if run_id and not RUN_ID.fullmatch(run_id):
         raise ConfigError(f"{run_id!r} is no run id", where="run_id",
                           next="use small letters, digits and hyphens, at most 40, no hyphen at either end")
-    mine = [info for info in list_runs(root) if info.target == target and info.cluster_file == str(cluster_file)]
+    ours = target, str(cluster_file)
     if run_id:
         info = read(root / "runs" / run_id)
-        if info and info not in mine:
+        if info and (info.target, info.cluster_file) != ours:
             raise ConfigError(f"run {run_id} belongs to target {info.target} and {info.cluster_file}",
                               where=str(info.folder), next="name that target and file, or another run id")
         if info:
             return info.folder
-    elif going := [info for info in mine if info.state != "finished"]:
+    elif going := [i for i in list_runs(root) if (i.target, i.cluster_file) == ours and i.state != "finished"]:
         return going[-1].folder
     if not start:
         raise RunbookError(f"there is no run {run_id + ' ' if run_id else ''}of target {target} to go on with",

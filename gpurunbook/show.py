@@ -14,12 +14,18 @@ from dataclasses import dataclass
 
 MARKS = {"pass": "✓", "warn": "!", "fail": "✗", "unknown": "?", "": " "}
 COLOURS = {"pass": "#1a7f37", "warn": "#9a6700", "fail": "#cf222e", "unknown": "#6e7781"}
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]|[‪-‮⁦-⁩]")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""All controls but tab and line feed, line separators, marks that turn the writing direction, lone surrogates."""
 
 
 def clean(text: object) -> str:
     """Text with control and bidirectional-override characters made visible, safe for a terminal."""
     return CONTROL.sub(lambda m: f"\\u{ord(m[0]):04x}", str(text))
+
+
+def line(text: object) -> str:
+    """`clean` text on one line: a tab becomes a space, a line break is shown as one."""
+    return clean(text).replace("\t", " ").replace("\n", " ⏎ ")
 
 
 def escape(text: object) -> str:
@@ -37,12 +43,12 @@ class Table:
     states: Sequence[str] = ()
 
     def __repr__(self) -> str:
-        rows = [[clean(cell) for cell in row] for row in self.rows]
+        rows = [[line(cell) for cell in row] for row in self.rows]
         widths = [max(map(len, column)) for column in zip(self.columns, *rows, strict=True)]
         marks = [MARKS[state] + " " for state in self.states] or [""] * len(rows)
         lines = [" " * len(marks[0] if marks else "") + "  ".join(map(str.ljust, self.columns, widths))]
         lines += [mark + "  ".join(map(str.ljust, row, widths)) for mark, row in zip(marks, rows, strict=True)]
-        return "\n".join(line.rstrip() for line in ([self.caption] if self.caption else []) + lines)
+        return "\n".join(text.rstrip() for text in ([line(self.caption)] if self.caption else []) + lines)
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th scope='col' style='text-align:left'>{escape(c)}</th>" for c in self.columns)
@@ -53,7 +59,8 @@ class Table:
             cells = [f"<td style='text-align:left;vertical-align:top'>{mark if j == 0 else ''}{escape(cell)}</td>"
                      for j, cell in enumerate(row)]
             body += f"<tr>{''.join(cells)}</tr>"
-        caption = f"<caption style='text-align:left;font-weight:600'>{escape(self.caption)}</caption>" if self.caption else ""
+        caption = (f"<caption style='text-align:left;font-weight:600'>{escape(self.caption)}</caption>"
+                   if self.caption else "")
         return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
@@ -108,16 +115,16 @@ class Live:
         self.phase, self.usual, self.last = phase, usual, ""
         self._shown, self._handle, self._started = 0.0, None, time.monotonic()
 
-    def __call__(self, elapsed: float, line: str) -> None:
-        if line:
-            self.last = line
+    def __call__(self, elapsed: float, said: str) -> None:
+        if said:
+            self.last = said
         every = 0.5 if in_notebook() else 5.0
         # A step that ends within the first second needs no progress line.
         if elapsed < 1 or time.monotonic() - self._shown < every:
             return
         self._shown = time.monotonic()
         usual = f", usually {self.usual[0]:g} to {self.usual[1]:g} s" if self.usual else ""
-        self._update(f"⏳ {self.phase}: {elapsed:.0f} s{usual}{' · ' + clean(self.last)[:160] if self.last else ''}")
+        self._update(f"⏳ {self.phase}: {elapsed:.0f} s{usual}{' · ' + line(self.last)[:160] if self.last else ''}")
 
     def done(self, seconds: float) -> None:
         """The last word, only if something was shown before."""

@@ -31,9 +31,11 @@ if [ "$(cat $stamp 2>/dev/null)" != "$want" ]; then
     echo "environment: $(grep -c '==' requirements.lock) locked packages into .venv; from nothing about 3 GB to fetch and 6 GB on disk," >&2
     echo "environment: most of it torch and its CUDA libraries; uv keeps them in your cache for the next clone" >&2
     "$uv" venv --quiet --allow-existing --python "$PYTHON" .venv
-    VIRTUAL_ENV=.venv "$uv" pip sync --require-hashes requirements.lock
+    # Compiled once here: a process that may not write bytecode, such as a pod's, would compile torch again each time.
+    VIRTUAL_ENV=.venv "$uv" pip sync --compile-bytecode --require-hashes requirements.lock
     VIRTUAL_ENV=.venv "$uv" pip install --quiet --no-deps --no-build-isolation --editable .
     echo "$want" >$stamp
 fi
+.venv/bin/python -m compileall -q gpurunbook
 .venv/bin/python -m gpurunbook.targets.rehearsal.weights >/dev/null
 echo "environment: ready" >&2

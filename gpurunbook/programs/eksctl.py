@@ -32,7 +32,8 @@ class Eksctl:
         """
         rest = ("--install-nvidia-plugin=false",)
         return Command(
-            argv=(self.program, "create", "cluster", f"--config-file={config_file}", f"--kubeconfig={kubeconfig}", *rest),
+            argv=(self.program, "create", "cluster", f"--config-file={config_file}", f"--kubeconfig={kubeconfig}",
+                  *rest),
             shown=("eksctl", "create", "cluster", f"--config-file={shown_config}",
                    "--kubeconfig=./kubeconfig.cluster.yaml", *rest),
             why="create the EKS control plane and both node groups", limit=90 * 60, usual=(12 * 60, 21 * 60))
@@ -50,7 +51,11 @@ class Eksctl:
 def _validate() -> Callable[[Any], Any]:
     # Compiled in 0.2 s and needed once, so not at import; jsonschema takes 0.9 s to import beside JupyterLab.
     import fastjsonschema
-    check: Callable[[Any], Any] = fastjsonschema.compile(json.loads(SCHEMA.read_text()), use_default=False)
+    schema = json.loads(SCHEMA.read_text())
+    for definition in schema["definitions"].values():
+        if "properties" in definition:
+            definition["type"] = "object"  # eksctl's schema leaves it unsaid, and null or text would pass
+    check: Callable[[Any], Any] = fastjsonschema.compile(schema, use_default=False)
     return check
 
 
@@ -65,20 +70,22 @@ def schema_problem(document: dict[str, Any]) -> tuple[str, str] | None:
 
 
 def _explain(error: JsonSchemaValueException) -> tuple[str, str]:
-    path = error.name.removeprefix("data").lstrip(".")
+    path = (error.name or "").removeprefix("data").lstrip(".")
     if error.rule == "additionalProperties":
         known = list(error.definition["properties"])
         unknown = next(key for key in error.value if key not in known)
         close = difflib.get_close_matches(str(unknown), known, 1)
-        some = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-        return f"{path}.{unknown}".lstrip("."), f"unknown key; {f'did you mean {close[0]!r}?' if close else f'known here: {some}'}"
+        some = "known here: " + ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+        return f"{path}.{unknown}".lstrip("."), f"unknown key; {f'did you mean {close[0]!r}?' if close else some}"
     if error.rule == "type":
         return path, f"expected {_words(error.rule_definition)}, found {_short(error.value)}"
     if error.rule == "enum":
         return path, f"expected one of {', '.join(map(str, error.rule_definition))}, found {_short(error.value)}"
     if error.rule == "required":
         missing = next(key for key in error.rule_definition if key not in error.value)
-        return f"{path}.{missing}".lstrip("."), "expected a value, the key is missing"
+        close = difflib.get_close_matches(missing, map(str, error.value), 1, 0.8)
+        return (f"{path}.{missing}".lstrip("."),
+                "expected a value, the key is missing" + (f"; is {close[0]!r} meant to be it?" if close else ""))
     return path, error.message[:200]
 
 
@@ -89,5 +96,5 @@ def _words(types: str | list[str]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, default=str)
+    text = json.dumps(value, default=str, skipkeys=True)
     return text if len(text) <= 60 else text[:57] + "..."

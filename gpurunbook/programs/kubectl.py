@@ -27,7 +27,8 @@ class Kubectl:
         """Any kubectl call; the verbs below are this with their arguments spelled out."""
         return Command(
             argv=(self.program, f"--kubeconfig={self.kubeconfig}", f"--context={self.context}", *args),
-            shown=("kubectl", *args), why=why, limit=limit, changes=changes, guarded=changes, stdin=stdin, data=data, usual=usual)
+            shown=("kubectl", *args), why=why, limit=limit, changes=changes, guarded=changes, stdin=stdin, data=data,
+            usual=usual)
 
     def get(self, *args: str, why: str) -> Command:
         return self("get", *args, why=why, changes=False)
@@ -56,13 +57,13 @@ class Kubectl:
 
     def cp_into(self, file: Path, pod: str, target: str, *, container: str, namespace: str = "default") -> Command:
         """Copy a file into a pod (needs tar there). Never used the other way: five CVEs are about pod-to-host."""
-        return self("cp", str(file), f"{namespace}/{pod}:{target}", "-c", container, why=f"copy {file.name} into the pod",
-                    limit=120)
+        return self("cp", str(file), f"{namespace}/{pod}:{target}", "-c", container, limit=120,
+                    why=f"copy {file.name} into the pod")
 
     def exec(self, pod: str, *command: str, container: str, why: str, namespace: str = "default", limit: float = 60,
              changes: bool = False, data: bool = False, usual: tuple[float, float] | None = None) -> Command:
-        return self("exec", "-n", namespace, pod, "-c", container, "--", *command, why=why, limit=limit, changes=changes,
-                    data=data, usual=usual)
+        return self("exec", "-n", namespace, pod, "-c", container, "--", *command, why=why, limit=limit,
+                    changes=changes, data=data, usual=usual)
 
     def shell(self, pod: str, *, container: str, namespace: str = "default") -> Command:
         return self("exec", "-it", "-n", namespace, pod, "-c", container, "--", "bash", why="a shell in the model pod",

@@ -7,7 +7,6 @@ afterwards. The stage waits for the ClusterPolicy and for nvidia.com/gpu in the 
 from __future__ import annotations
 
 import json
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,10 +116,10 @@ def choose(run: Run, chart: str) -> Chart:
 
 def reachable(url: str) -> bool:
     """Whether a chart repository answers within three seconds."""
+    import requests
     try:
-        with urllib.request.urlopen(urllib.request.Request(f"{url}/index.yaml", method="HEAD"), timeout=ONLINE_SECONDS):
-            return True
-    except (OSError, ValueError):
+        return requests.head(f"{url}/index.yaml", timeout=ONLINE_SECONDS, allow_redirects=True).ok
+    except requests.RequestException:
         return False
 
 

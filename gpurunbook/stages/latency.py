@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,9 +26,9 @@ def plan(run: Run, facts: Facts) -> Plan:
     return next_token.plan(run, facts)
 
 
-def summary(arm: dict[str, Any]) -> dict[str, float]:
-    """p50, p95, p99, mean in ms and the count, of one arm's samples (numpy's linear quantile)."""
-    samples = np.asarray(arm["samples_ms"], dtype=np.float64)
+def summary(samples_ms: Sequence[float]) -> dict[str, float]:
+    """p50, p95, p99 and mean in ms, and the count `n` (numpy's linear quantile)."""
+    samples = np.asarray(samples_ms, dtype=np.float64)
     p50, p95, p99 = np.quantile(samples, (0.5, 0.95, 0.99))
     return {"p50": float(p50), "p95": float(p95), "p99": float(p99), "mean": float(samples.mean()), "n": len(samples)}
 
@@ -35,7 +36,7 @@ def summary(arm: dict[str, Any]) -> dict[str, float]:
 def table(found: Prediction) -> show.Table:
     rows = []
     for arm in found["arms"]:
-        s = summary(arm)
+        s = summary(arm["samples_ms"])
         rows.append((arm["precision"], f"{s['p50']:.1f}", f"{s['p95']:.1f}", f"{s['p99']:.1f}", int(s["n"]),
                      f"{arm['first_seconds'] * 1000:.0f}", f"{arm['load_seconds']:.1f}"))
     return show.Table(("precision", "p50 ms", "p95 ms", "p99 ms", "n", "first call ms", "load s"), rows,

@@ -15,6 +15,9 @@ from gpurunbook.plan import Check, Plan
 from gpurunbook.stages import model
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from gpurunbook.runbook import Run
 
 FOLDER = "/home/bentoml/bento"
@@ -113,6 +116,24 @@ def fetch(run: Run, facts: Facts, found: Prediction) -> dict[str, Path]:
     return fetched
 
 
+def compare(found: Prediction, logits: dict[str, Path]) -> Prediction:
+    """Add to every token of every arm what the other precisions say of it: `p_in`, precision -> probability."""
+    known = {precision: probabilities(path) for precision, path in logits.items()}
+    for arm in found["arms"]:
+        for token in arm["top"]:
+            token["p_in"] = {precision: float(p[token["id"]]) for precision, p in known.items()}
+    return found
+
+
+def probabilities(path: Path) -> NDArray[np.float64]:
+    """Softmax of a file of float32 logits: shape (vocabulary,), sum 1."""
+    import numpy as np
+    logits = np.fromfile(path, dtype="<f4").astype(np.float64)
+    shifted = np.exp(logits - logits.max())
+    total: NDArray[np.float64] = shifted / shifted.sum()
+    return total
+
+
 def save(run: Run, found: Prediction, name: str = "next_tokens") -> Path:
     """Write artifacts/NAME.json: what main.py said, with the first arm's `top` at its top level too."""
     path = run.artifacts / f"{name}.json"
@@ -136,9 +157,7 @@ def verify(run: Run) -> list[Check]:
     checks = [Check("the pod's main.py is ours", "pass" if facts.here == facts.there else "fail",
                     f"SHA-256 {facts.there[:12] or 'absent'}", "run this stage again")]
     for arm in found["arms"]:
-        logits = np.fromfile(run.artifacts / f"logits.{arm['precision']}.f32", dtype="<f4").astype(np.float64)
-        shifted = np.exp(logits - logits.max())
-        p = shifted / shifted.sum()
+        p = probabilities(run.artifacts / f"logits.{arm['precision']}.f32")
         worst = max(abs(p[t["id"]] - t["p"]) for t in arm["top"])
         order = list(np.argsort(-p, kind="stable")[:len(arm["top"])]) == [t["id"] for t in arm["top"]]
         good = worst < 1e-5 and (order or math.isclose(p[arm["top"][-1]["id"]], arm["top"][-1]["p"], abs_tol=1e-6))

@@ -48,10 +48,17 @@ class Target(Protocol):
         passes_on: names of environment variables that its programs need besides the usual ones.
     """
 
-    name: str
-    cannot_show: tuple[str, ...]
-    programs: tuple[str, ...]
-    passes_on: tuple[str, ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def cannot_show(self) -> tuple[str, ...]: ...
+
+    @property
+    def programs(self) -> tuple[str, ...]: ...
+
+    @property
+    def passes_on(self) -> tuple[str, ...]: ...
 
     def checks(self, run: Run) -> list[Check]:
         """What preflight asks besides programs and cluster.yaml. Changes nothing."""

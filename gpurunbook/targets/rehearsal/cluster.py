@@ -1,0 +1,232 @@
+"""The rehearsal cluster: a real control plane as processes (kwokctl's binary runtime) and nodes from cluster.yaml.
+
+Everything listens on loopback or a Unix socket. The nodes' kubelet API is served by our pod host; KWOK keeps the
+nodes and every pod whose image the pod host does not run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from gpurunbook import processes
+from gpurunbook.command import Command
+from gpurunbook.errors import RunbookError
+from gpurunbook.plan import Check, Plan
+from gpurunbook.programs.eksctl import Eksctl
+from gpurunbook.targets import ClusterState, Part
+from gpurunbook.targets.rehearsal import images, jail, nodes, weights
+
+if TYPE_CHECKING:
+    from gpurunbook.runbook import Run
+
+COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok-controller")
+POD_HOST = "gpurunbook.targets.rehearsal"
+"""The module whose process serves the nodes' kubelet API."""
+START_LIMIT = 60.0
+"""Seconds for the control plane to be ready; here it takes 3 to 4."""
+
+
+class Rehearsal:
+    """The target `rehearsal`: see gpurunbook.targets.Target."""
+
+    name = "rehearsal"
+    programs = ("kubectl", "helm", "kwokctl", "kwok", "etcd", "kube-apiserver", "kube-controller-manager",
+                "kube-scheduler")
+    passes_on: tuple[str, ...] = ()
+    cannot_show = (
+        "EC2, its quotas, its capacity and its bill: nodes appear at once and cost nothing",
+        "image pulls: every image is there",
+        "the GPU, its driver and the operator's operands: their objects are real, what is in them is not",
+        "dolly-v2-3b on a GPU: SmolLM2-135M computes on this machine's CPU instead",
+    )
+
+    def context(self, run: Run) -> str:
+        return f"kwok-{run.id}"
+
+    def environment(self, run: Run) -> dict[str, str]:
+        return {"KWOK_WORKDIR": str(run.folder / "rehearsal")}
+
+    def checks(self, run: Run) -> list[Check]:
+        """The jail, the model's weights, and the nodes' instance types."""
+        found = [_try("pods can be jailed", jail.probe, "bubblewrap works with user namespaces")]
+        found.append(_try("the instance types are known", lambda: [nodes.manifest(run.cluster, 0)],
+                          ", ".join(sorted({g.instance_type for g in run.cluster.groups}))))
+        ready = weights.ready()
+        found.append(Check("the rehearsal's model is prepared", "pass" if ready else "warn",
+                           str(weights.folder()) if ready else "not yet: stage provision prepares it",
+                           f"python -m {POD_HOST}.weights"))
+        return found
+
+    def observe(self, run: Run) -> ClusterState:
+        alive = {p.name: p for p in processes.of_runs(run.folder)}
+        made = (self._work(run) / "kwok.yaml").exists()
+        parts = [Part(name, "running" if name in alive else "dead" if made else "absent",
+                      f"pid {alive[name].pid}" if name in alive else "") for name in (*COMPONENTS, POD_HOST)]
+        present: tuple[str, ...] = ()
+        answers = False
+        if all(part.state == "running" for part in parts) and run.kubeconfig.exists():
+            from kubernetes.client import ApiException
+            from urllib3.exceptions import HTTPError
+            # An API server that is starting or stopping refuses: here that is a state, not an error.
+            with suppress(ApiException, HTTPError):
+                present = tuple(n.metadata.name for n in run.core.list_node(_request_timeout=5).items)
+                answers = True
+        wanted = [n["metadata"]["name"] for n in nodes.manifest(run.cluster, 0)["items"]]
+        return ClusterState(tuple(parts), answers, present, tuple(n for n in wanted if n not in present))
+
+    def create(self, run: Run, state: ClusterState, *, stuck_taint: bool = True) -> Plan:
+        dead = [p.name for p in state.parts if p.state != "running"]
+        port = self._port(run)
+        commands: list[Command] = []
+        if not weights.ready():
+            commands.append(Command((sys.executable, "-m", f"{POD_HOST}.weights"), shown=("python", "-m", f"{POD_HOST}.weights"),
+                                    why="prepare the model's weights, once for this machine", limit=300, usual=(5, 30)))
+        if POD_HOST in dead:
+            commands.append(self._pod_host(run, port))
+        made = (self._work(run) / "kwok.yaml").exists()
+        if set(dead) & set(COMPONENTS) and made:
+            commands += [self._kwokctl(run, "stop", "cluster", why="stop what is left of the control plane"),
+                         self._kwokctl(run, "start", "cluster", f"--wait={START_LIMIT:g}s",
+                                       why="start the control plane again on its data")]
+        elif set(dead) & set(COMPONENTS):
+            commands.append(self._kwokctl(run, "create", "cluster", f"--config={self._folder(run) / 'kwok.yaml'}",
+                                          f"--kubeconfig={run.kubeconfig}", f"--wait={START_LIMIT:g}s",
+                                          why="start the control plane: etcd, API server, scheduler, controllers, KWOK"))
+        if state.missing:
+            commands.append(run.kubectl.create(self._folder(run) / "nodes.json",
+                                               why=f"make the {len(state.missing)} nodes of cluster.yaml"))
+        reason = ("the control plane answers and every node of cluster.yaml is there" if not commands else
+                  f"missing: {', '.join(dead + list(state.missing))}")
+        files = self._files(run, state, port, stuck_taint) if commands else {}
+        return run.plan(commands, reason, files=files, elsewhere=(
+            Eksctl().create_cluster(run.cluster.path, Path("./kubeconfig.cluster.yaml"), shown_config="./cluster.yaml"),))
+
+    def _files(self, run: Run, state: ClusterState, port: int, stuck_taint: bool) -> dict[Path, str]:
+        """What the commands read: kwokctl's configuration with KWOK's Stages, and the missing nodes."""
+        manifest = nodes.manifest(run.cluster, port, uninitialized_taint=stuck_taint)
+        manifest["items"] = [n for n in manifest["items"] if n["metadata"]["name"] in state.missing]
+        return {self._sockets(run) / "run": f"{run.folder}\n",
+                self._folder(run) / "nodes.json": json.dumps(manifest, indent=1),
+                self._folder(run) / "kwok.yaml": yaml.safe_dump_all([self._configuration(run), *self._stages(run)])}
+
+    def delete(self, run: Run, state: ClusterState) -> Plan:
+        hosts = [p for p in processes.of_runs(run.folder) if p.name == POD_HOST]
+        # The pod host goes first: it ends its pods before the API server they report to is gone.
+        commands = [Command(("kill", str(p.pid)), why="stop the pod host, and with it every pod", limit=10) for p in hosts]
+        if self._work(run).exists():
+            commands.append(self._kwokctl(run, "delete", "cluster", f"--kubeconfig={run.kubeconfig}",
+                                          why="stop the control plane and remove its data"))
+        rest = [path for path in (self._sockets(run), run.kubeconfig, self._folder(run) / "pods") if path.exists()]
+        if rest:
+            commands.append(Command(("rm", "-rf", *map(str, rest)), limit=60,
+                                    why="remove the sockets, the pods' files, and last the kubeconfig"))
+        return run.plan(commands, "end every process of the run" if commands else "nothing of the cluster is left")
+
+    def left(self, run: Run) -> list[Check]:
+        alive = processes.of_runs(run.folder)
+        sockets = self._sockets(run)
+        return [
+            Check("no process of the run is left", "fail" if alive else "pass",
+                  ", ".join(f"{p.name} (pid {p.pid})" for p in alive) or "none", f"gpurunbook clean --run-id {run.id}"),
+            Check("its sockets are gone", "fail" if sockets.exists() else "pass", str(sockets), f"rm -r {sockets}"),
+            Check("its cluster data is gone", "fail" if self._work(run).exists() else "pass", str(self._work(run)),
+                  f"rm -r {self._work(run)}"),
+        ]
+
+    def stand_in_chart(self, run: Run) -> Path | None:
+        return run.manifest("rehearsal", "gpu-operator")
+
+    # Where things are
+
+    def _folder(self, run: Run) -> Path:
+        return run.folder / "rehearsal"
+
+    def _work(self, run: Run) -> Path:
+        return self._folder(run) / "clusters" / run.id
+
+    def _sockets(self, run: Run) -> Path:
+        """A short private folder: a Unix socket's path holds 107 bytes, a checkout's may be longer."""
+        tag = hashlib.sha256(str(run.folder).encode()).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"gpurunbook-{os.getuid()}-{tag}"
+
+    def _port(self, run: Run) -> int:
+        """The pod host's port: chosen once for a run, since the nodes carry it."""
+        known = run.journal.last("pod_host")
+        if known:
+            return int(known["port"])
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if run.stage == "provision":
+            run.journal.append("pod_host", port=port)
+        return port
+
+    # Commands and configuration
+
+    def _kwokctl(self, run: Run, *args: str, why: str) -> Command:
+        return Command((run.program("kwokctl"), *args[:2], f"--name={run.id}", *args[2:]),
+                       shown=("kwokctl", *args[:2], f"--name={run.id}", *args[2:]), why=why, limit=START_LIMIT + 30,
+                       usual=(3, 6))
+
+    def _pod_host(self, run: Run, port: int) -> Command:
+        folder = self._folder(run)
+        args = ("-m", POD_HOST, f"--kubeconfig={run.kubeconfig}", f"--port={port}", f"--pki={folder / 'pki'}",
+                f"--pods={folder / 'pods'}", f"--images={run.manifest('rehearsal', 'images.yaml')}",
+                f"--model={weights.folder()}", f"--log={folder / 'pod-host.log'}")
+        return Command((sys.executable, *args), shown=("python", *args), limit=20, usual=(0.5, 2),
+                       why="start the pod host: the kubelet API of every node")
+
+    def _configuration(self, run: Run) -> dict[str, Any]:
+        socket_url = f"unix://{self._sockets(run) / 'etcd.sock'}"
+        pki = self._folder(run) / "pki"
+        binaries = {"etcdBinary": "etcd", "kubeApiserverBinary": "kube-apiserver", "kubectlBinary": "kubectl",
+                    "kubeControllerManagerBinary": "kube-controller-manager", "kubeSchedulerBinary": "kube-scheduler",
+                    "kwokControllerBinary": "kwok"}
+        flags = {
+            # A rehearsal's data need not outlive a power cut; it does outlive kill -9.
+            "etcd": [("listen-client-urls", socket_url, True), ("unsafe-no-fsync", "true", False)],
+            "kube-apiserver": [("etcd-servers", socket_url, True),
+                               ("kubelet-preferred-address-types", "InternalIP", False),
+                               ("kubelet-certificate-authority", str(pki / "ca.crt"), False),
+                               ("kubelet-client-certificate", str(pki / "apiserver-client.crt"), False),
+                               ("kubelet-client-key", str(pki / "apiserver-client.key"), False)],
+            # One of each: waiting for the lease of a killed predecessor would only cost 15 seconds.
+            "kube-scheduler": [("leader-elect", "false", False)],
+            "kube-controller-manager": [("leader-elect", "false", False)],
+        }
+        return {
+            "apiVersion": "config.kwok.x-k8s.io/v1alpha1", "kind": "KwokctlConfiguration",
+            "options": {"runtime": "binary", "bindAddress": "127.0.0.1"}
+                       | {option: run.program(name) for option, name in binaries.items()},
+            "componentsPatches": [{"name": name, "extraArgs": [{"key": k, "value": v, "override": o} for k, v, o in args]}
+                                  for name, args in flags.items()],
+        }
+
+    def _stages(self, run: Run) -> list[dict[str, Any]]:
+        """KWOK's Stages, told to leave alone the pods whose image the pod host runs."""
+        ours = sorted(images.load(run.manifest("rehearsal", "images.yaml")))
+        stages: list[dict[str, Any]] = list(yaml.safe_load_all(run.manifest("rehearsal", "stages.yaml").read_text()))
+        for stage in stages:
+            if stage["spec"]["resourceRef"]["kind"] == "Pod":
+                stage["spec"]["selector"]["matchExpressions"].append(
+                    {"key": ".spec.containers.[].image", "operator": "NotIn", "values": ours})
+        return stages
+
+
+def _try(name: str, question: Any, evidence: str) -> Check:
+    try:
+        question()
+    except RunbookError as error:
+        return Check(name, "fail", error.what, error.next)
+    return Check(name, "pass", evidence)
+

@@ -1,0 +1,160 @@
+"""One container: its jail, its program, its logs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpurunbook.targets.rehearsal import probes, rootfs, spec
+from gpurunbook.targets.rehearsal.api import Object
+from gpurunbook.targets.rehearsal.images import Image
+from gpurunbook.targets.rehearsal.jail import Bind, Jail, interpreter, search_path, uid_for
+from gpurunbook.targets.rehearsal.logs import LogFile
+from gpurunbook.targets.rehearsal.pod_status import ContainerState, lost, now, running, terminated, waiting
+from gpurunbook.targets.rehearsal.process import Exit, Process
+from gpurunbook.targets.rehearsal.stage import Stage
+
+IDLE = ["/bin/sleep", "infinity"]
+KEPT_LOGS = 2  # the newest, and the one before for `kubectl logs --previous`
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What all containers of this pod host share."""
+
+    bwrap: str
+    stage: Stage
+    pods: Path
+    model: Path
+    images: Mapping[str, Image]
+
+
+class Container:
+    """A container of a pod whose image runs for real. Its `state` is what the pod's status says."""
+
+    def __init__(self, machine: Machine, pod: Object, entry: Object, changed: Callable[[], None]) -> None:
+        self.entry, self.image = entry, machine.images.get(entry["image"])
+        self.name: str = entry["name"]
+        self.state = ContainerState(self.name, entry["image"])
+        self.uid = uid_for(pod["metadata"]["uid"])
+        self.jail: Jail | None = None
+        self.running = asyncio.Event()  # cleared: its log has its last line
+        self.changed = changed
+        self._machine, self._pod = machine, pod
+        self._folder: Path = machine.pods / pod["metadata"]["uid"] / self.name
+        self._process: Process | None = None
+
+    def log(self, *, previous: bool = False) -> Path:
+        """The log of the newest start, or of the one before."""
+        return self._log(self.state.restarts - previous)
+
+    def _log(self, start: int) -> Path:
+        return self._folder / f"{start}.log"
+
+    def adopt(self, status: Object) -> None:
+        """Go on from what an earlier pod host reported; what it had running ended with it."""
+        self.state.restarts = status.get("restartCount", 0)
+        self.state.last = status.get("lastState", {})
+        self.state.state = status.get("state") or self.state.state
+        if "running" in self.state.state:
+            self.state.state = lost(now())
+        elif self.state.state.get("waiting", {}).get("reason") == "CrashLoopBackOff":
+            self.state.state = self.state.last
+
+    async def run(self, volumes: Mapping[str, spec.Volume], maps: Mapping[str, Object]) -> None:
+        """Start it with fresh files, and wait for its end, which is then its `state`.
+
+        Raises:
+            NotNow: it cannot be made as things are.
+        """
+        if self.image is None:
+            raise spec.NotNow("ErrImagePull", f"{self.entry['image']} is not in the rehearsal's image map; a pod is "
+                                              "simulated as a whole or runs for real as a whole")
+        variables = spec.environment(self._pod, self.entry, self.image, maps)
+        words = spec.command(self.entry, self.image, variables) or IDLE
+        self.jail = self._jail(self.image, volumes, variables)
+        log = LogFile(self.log())
+        self._log(self.state.restarts - KEPT_LOGS).unlink(missing_ok=True)
+        try:
+            process = self._process = Process.start(self.jail, words)
+        except OSError as error:
+            log.close()
+            raise spec.NotNow("RunContainerError", str(error)) from error
+        self.state.container_id = f"rehearsal://{self._pod['metadata']['uid']}/{self.name}/{self.state.restarts}"
+        started = now()
+        self.state.state, self.state.ready = running(started), not probes.has(self.entry, "readinessProbe")
+        self.running.set()
+        self.changed()
+        probing = asyncio.create_task(probes.watch(self))
+        try:
+            end = await self._drain(process, log)
+            self.state.state = terminated(end, started, now(), self.state.container_id)
+        finally:
+            probing.cancel()
+            process.kill()
+            await process.wait()
+            process.close()
+            log.close()
+            self._process, self.state.ready = None, False
+            self.running.clear()
+            self.changed()
+
+    @staticmethod
+    async def _drain(process: Process, log: LogFile) -> Exit:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(log.take(process.stdout, "stdout"))
+            tasks.create_task(log.take(process.stderr, "stderr"))
+        return await process.wait()
+
+    def _jail(self, image: Image, volumes: Mapping[str, spec.Volume], variables: Mapping[str, str]) -> Jail:
+        metadata, machine = self._pod["metadata"], self._machine
+        pod = machine.pods / metadata["uid"]
+        workdir = self.entry.get("workingDir") or image.workdir
+        binds = [Bind(str(path), dest) for dest, path in rootfs.make_etc(pod / "etc", metadata["name"]).items()]
+        binds += [Bind(path, path) for path in interpreter()]
+        if image.model is not None:
+            binds.append(Bind(str(machine.model), image.model))
+        for volume, below, dest, writable in spec.mounts(self.entry, volumes):
+            binds.append(Bind(str(pod / "volumes" / volume.name / below), dest.rstrip("/") or "/", writable))
+        self._folder.mkdir(mode=0o711, exist_ok=True)
+        own = rootfs.own_folders([bind.dest for bind in binds if not bind.dest.startswith("/etc/")], workdir)
+        binds += [Bind(str(path), dest, True)
+                  for dest, path in rootfs.make_own(self._folder / "root", own, self.uid).items()]
+        return Jail(
+            bwrap=machine.stage.source(machine.bwrap),
+            binds=tuple(Bind(machine.stage.source(bind.source), bind.dest, bind.writable) for bind in binds),
+            environment={"PATH": search_path(), "HOME": "/root", "LANG": "C.UTF-8", **variables},
+            workdir=workdir, hostname=metadata["name"][:63], uid=self.uid,
+        )
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        """Signal its program; SIGKILL ends everything in it."""
+        if self._process is None:
+            return
+        if number == signal.SIGKILL:
+            self._process.kill()
+        else:
+            self._process.terminate(number)
+
+    async def end(self) -> None:
+        """SIGTERM, the pod's grace period, SIGKILL."""
+        self.signal()
+        if self._process is not None:
+            grace = self._pod["spec"].get("terminationGracePeriodSeconds", 30)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self._process.wait()
+            self.signal(signal.SIGKILL)
+
+    def wait_for(self, reason: str, message: str = "") -> None:
+        """Report that it waits, keeping how it last ended."""
+        if "terminated" in self.state.state:
+            self.state.last = self.state.state
+        self.state.state = waiting(reason, message)
+        self.changed()

@@ -1,0 +1,219 @@
+"""What the simulated operator does next: the observed cluster in, a list of changes out. Pure.
+
+Level-triggered: the plan of a cluster that is as it should be is empty.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gpurunbook.targets.rehearsal import gpu_labels as node_labels
+from gpurunbook.targets.rehearsal.gpu_labels import Labels, Object
+from gpurunbook.targets.rehearsal.gpu_operands import (
+    GFD,
+    HASH,
+    OPERANDS,
+    PLUGIN,
+    daemonset,
+    enabled,
+    is_owned,
+    is_ready,
+    namespace,
+    runs_on,
+    runtime_class,
+)
+
+RESOURCE = "nvidia.com/gpu"
+NFD_WORKER = {"app.kubernetes.io/name": "node-feature-discovery", "role": "worker"}
+POLICIES = "/apis/nvidia.com/v1/clusterpolicies"
+RUNTIME_CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What was observed; lists as the API server sends them.
+
+    Attributes:
+        policies: all ClusterPolicies; empty also when the kind is not known to the server.
+        nodes: all nodes, or without a policy only those that still carry labels of NFD or the operator.
+        daemonsets: of all namespaces.
+        pods: of NFD's workers, the device plugin and GPU feature discovery.
+        runtime_classes: all.
+    """
+
+    policies: list[Object] = field(default_factory=list)
+    nodes: list[Object] = field(default_factory=list)
+    daemonsets: list[Object] = field(default_factory=list)
+    pods: list[Object] = field(default_factory=list)
+    runtime_classes: list[Object] = field(default_factory=list)
+
+    @property
+    def policy(self) -> Object | None:
+        """The oldest ClusterPolicy, the one that counts; None when there is none or it is being deleted."""
+        living = [policy for policy in self.policies if "deletionTimestamp" not in policy["metadata"]]
+        return min(living, key=lambda p: (p["metadata"]["creationTimestamp"], p["metadata"]["name"]), default=None)
+
+    def made(self, name: str) -> Object | None:
+        """The operand's DaemonSet of this name."""
+        return next((d for d in self.daemonsets if is_owned(d) and d["metadata"]["name"] == name), None)
+
+    @property
+    def nfd(self) -> Object | None:
+        """The DaemonSet of NFD's workers, by whatever chart; None when NFD is not installed."""
+        return next((d for d in self.daemonsets if _has(d, NFD_WORKER)), None)
+
+    def ready_on(self, labels: Labels) -> set[str]:
+        """Names of the nodes on which a pod with these labels is Ready."""
+        return {pod["spec"]["nodeName"] for pod in self.pods if _has(pod, labels)
+                and "deletionTimestamp" not in pod["metadata"]
+                and any(c["type"] == "Ready" and c["status"] == "True"
+                        for c in pod.get("status", {}).get("conditions", []))}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One write. `apply` is a server-side apply of the whole body, `merge` a merge patch of a part."""
+
+    verb: Literal["apply", "merge", "delete"]
+    path: str
+    body: Object = field(default_factory=dict)
+
+
+def plan(cluster: Cluster, now: str) -> list[Change]:
+    """All writes that are due, in order.
+
+    Args:
+        now: RFC 3339 time, for events and conditions.
+    """
+    policy = cluster.policy
+    changes = [*_capacities(cluster), *_labels(cluster, policy)]
+    if policy is None:
+        return changes + [_delete(item) for item in (*cluster.daemonsets, *cluster.runtime_classes) if is_owned(item)]
+    reason, message, operands = _operands(cluster, policy, now)
+    return changes + operands + _status(policy, reason, message, now)
+
+
+def _labels(cluster: Cluster, policy: Object | None) -> list[Change]:
+    nfd_on, gfd_on = cluster.ready_on(NFD_WORKER), cluster.ready_on({"app": GFD.name})
+    driver = policy["spec"].get("driver", {}) if policy else {}
+    version = driver.get("version") if driver.get("enabled", True) else None
+    changes = []
+    for node in cluster.nodes:
+        name, have = node["metadata"]["name"], node["metadata"].get("labels", {})
+        nfd, gfd = node_labels.nfd(node), node_labels.gfd(node, version)
+        discovered = {*nfd, *node_labels.gfd(node, "0.0.0")}
+        # A discoverer that restarts keeps its labels; they go when it is uninstalled.
+        want: Labels = {}
+        if name in nfd_on:
+            want |= nfd
+        elif cluster.nfd:
+            want |= {key: have[key] for key in nfd if key in have}
+        if name in gfd_on:
+            want |= gfd
+        elif cluster.made(GFD.name):
+            want |= {key: have[key] for key in gfd if key in have}
+        if policy:
+            others = {key: value for key, value in have.items() if key not in discovered}
+            want |= node_labels.operator(others | want)
+        patch: dict[str, str | None] = {key: value for key, value in want.items() if have.get(key) != value}
+        patch |= {key: None for key in have if key not in want and key in discovered | node_labels.OPERATORS}
+        if patch:
+            changes.append(Change("merge", f"/api/v1/nodes/{name}", {"metadata": {"labels": patch}}))
+    return changes
+
+
+def _capacities(cluster: Cluster) -> list[Change]:
+    plugin_on = cluster.ready_on({"app": PLUGIN.name})
+    changes = []
+    for node in cluster.nodes:
+        name, status = node["metadata"]["name"], node.get("status", {})
+        count = str(node_labels.gpus(node)) if name in plugin_on else "0"
+        parts = [status.get(part, {}) for part in ("capacity", "allocatable")]
+        known = any(RESOURCE in part for part in parts)
+        if (known or count != "0") and any(part.get(RESOURCE) != count for part in parts):
+            body = {"status": {part: {RESOURCE: count} for part in ("capacity", "allocatable")}}
+            changes.append(Change("merge", f"/api/v1/nodes/{name}/status", body))
+    return changes
+
+
+def _operands(cluster: Cluster, policy: Object, now: str) -> tuple[str, str, list[Change]]:
+    """The condition's reason and message, and the writes. A reason of OperandNotReady means state notReady."""
+    labels = [node["metadata"].get("labels", {}) for node in cluster.nodes]
+    gpu_labels = [found for found in labels if node_labels.is_gpu_node(found)]
+    wanted = {operand.name: operand for operand in enabled(policy)}
+    changes = [_delete(d) for d in cluster.daemonsets if is_owned(d) and d["metadata"]["name"] not in wanted]
+    if not gpu_labels:
+        if cluster.nfd is None:
+            return "NFDLabelsMissing", "No node carries labels of node feature discovery: is NFD installed?", changes
+        if any(runs_on(cluster.nfd, node) and node_labels.OS_ID not in found
+               for node, found in zip(cluster.nodes, labels, strict=True)):
+            return "OperandNotReady", "Waiting for node feature discovery to label the nodes.", changes
+        return "NoGPUNodes", "No node carries the label of a GPU.", changes
+
+    target = runtime_class(policy)
+    if not any(item["metadata"]["name"] == target["metadata"]["name"] for item in cluster.runtime_classes):
+        changes.append(Change("apply", f"{RUNTIME_CLASSES}/{target['metadata']['name']}", target))
+    waiting: list[str] = []
+    wave = 0
+    for operand in wanted.values():
+        if waiting and operand.wave > wave:
+            break
+        wave = operand.wave
+        target, found = daemonset(policy, operand, gpu_labels[0]), cluster.made(operand.name)
+        if found is None or found["metadata"]["annotations"].get(HASH) != target["metadata"]["annotations"][HASH]:
+            changes.append(Change("apply", _path(target), target))
+            if found is None:
+                step = f"{OPERANDS.index(operand)}.{operand.name}"  # listed by name, so in the order of the steps
+                changes.append(_event(policy, "Created", step, f"Created DaemonSet {operand.name}", now))
+            waiting.append(operand.name)
+        elif not is_ready(found, cluster.nodes):
+            waiting.append(operand.name)
+    if waiting:
+        return "OperandNotReady", f"Waiting for {', '.join(waiting)}.", changes
+    if policy.get("status", {}).get("state") != "ready":
+        changes.append(_event(policy, "Ready", "9.ready", "All operands are ready", now))
+    return "Reconciled", "All operands are ready.", changes
+
+
+def _status(policy: Object, reason: str, message: str, now: str) -> list[Change]:
+    ready = reason != "OperandNotReady"
+    # The pair that the real one keeps: the condition that holds carries the reason and the message.
+    conditions: list[Object] = [
+        {"type": kind, "status": str(holds), "reason": reason if holds else other, "message": message if holds else ""}
+        for kind, holds, other in (("Ready", ready, "Error"), ("Error", not ready, "Ready"))]
+    before = policy.get("status", {})
+    for condition in conditions:
+        old: Object = next((c for c in before.get("conditions", []) if c["type"] == condition["type"]), {})
+        same = old.get("status") == condition["status"]
+        condition["lastTransitionTime"] = old["lastTransitionTime"] if same else now
+    after = {"state": "ready" if ready else "notReady", "namespace": namespace(policy), "conditions": conditions}
+    if after == before:
+        return []
+    return [Change("merge", f"{POLICIES}/{policy['metadata']['name']}/status", {"status": after})]
+
+
+def _event(policy: Object, reason: str, step: str, message: str, now: str) -> Change:
+    """An event about the policy. Its name is the policy's and the step's, so that a repeated step is one event."""
+    name = f"{policy['metadata']['name']}.{policy['metadata']['uid'][:8]}.{step}"
+    about = {"apiVersion": policy["apiVersion"], "kind": policy["kind"],
+             "name": policy["metadata"]["name"], "uid": policy["metadata"]["uid"]}
+    # Events about objects without a namespace live in `default`: the API server insists.
+    return Change("apply", f"/api/v1/namespaces/default/events/{name}", {
+        "apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": "default"},
+        "involvedObject": about, "type": "Normal", "reason": reason, "message": f"{message} (simulated)",
+        "count": 1, "firstTimestamp": now, "lastTimestamp": now, "source": {"component": "gpu-operator"}})
+
+
+def _path(item: Object) -> str:
+    name, space = item["metadata"]["name"], item["metadata"].get("namespace")
+    return f"/apis/apps/v1/namespaces/{space}/daemonsets/{name}" if space else f"{RUNTIME_CLASSES}/{name}"
+
+
+def _delete(item: Object) -> Change:
+    return Change("delete", _path(item))
+
+
+def _has(item: Object, labels: Labels) -> bool:
+    have = item["metadata"].get("labels", {})
+    return all(have.get(key) == value for key, value in labels.items())

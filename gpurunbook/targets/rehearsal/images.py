@@ -1,0 +1,67 @@
+"""The image map: which images run for real in a rehearsal, and what each adds to the jail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+from gpurunbook.errors import ConfigError
+
+KEYS = {"workdir", "environment", "command", "model"}
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image.
+
+    Attributes:
+        workdir: absolute path in the pod; made and writable.
+        environment: variables of every process in it.
+        command: argv of a container that names none; None means that it idles until it is ended.
+        model: absolute path in the pod where the model folder is mounted read-only, or None.
+    """
+
+    workdir: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] | None = None
+    model: str | None = None
+
+
+def load(path: Path) -> dict[str, Image]:
+    """The images of a map, by the exact text that a pod's `image:` carries.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or says something that no image has.
+    """
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError("The rehearsal's image map cannot be read", where=str(path), next=str(error)) from error
+    if not isinstance(found, dict) or not found:
+        raise ConfigError("The rehearsal's image map names no image", where=str(path),
+                          next="write at least one `image: {workdir: /path}`")
+    return {str(name): _image(path, str(name), entry) for name, entry in found.items()}
+
+
+def _image(path: Path, name: str, entry: object) -> Image:
+    def need(right: bool, key: str, expected: str) -> None:
+        if not right:
+            raise ConfigError(f"{name}: {key} is wrong", where=str(path), next=f"{key} must be {expected}")
+
+    def absolute(value: object) -> bool:
+        return isinstance(value, str) and PurePosixPath(value).is_absolute() and ".." not in PurePosixPath(value).parts
+
+    need(isinstance(entry, dict), "the entry", "a mapping with workdir")
+    assert isinstance(entry, dict)
+    need(entry.keys() <= KEYS, ", ".join(sorted(map(str, entry.keys() - KEYS))), f"one of {sorted(KEYS)}")
+    need(absolute(entry.get("workdir")), "workdir", "an absolute path")
+    environment, command, model = entry.get("environment", {}), entry.get("command"), entry.get("model")
+    need(isinstance(environment, dict) and all(isinstance(x, str) for pair in environment.items() for x in pair),
+         "environment", "a mapping of strings to strings")
+    need(command is None or (isinstance(command, list) and bool(command) and all(isinstance(x, str) for x in command)),
+         "command", "a list of strings")
+    need(model is None or absolute(model), "model", "an absolute path")
+    return Image(entry["workdir"], environment, None if command is None else tuple(command), model)

@@ -1,0 +1,210 @@
+"""A jailed program on the event loop: waiting, signals, and bytes in and out without a buffer of our own.
+
+What a program writes stays in its pipe until the reader has passed it on, and the reader waits for its client, so a
+slow client slows the program down and memory stays flat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import termios
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+from gpurunbook.targets.rehearsal.jail import Jail
+
+CHUNK = 1 << 16  # bytes: a pipe's capacity
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a program ended: 0 to 255 as shells count. `jailed` is false when its jail could not be made."""
+
+    code: int
+    jailed: bool = True
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that ended it; a program that exits with 128 + n itself looks the same, as in a shell."""
+        return self.code - 128 if 128 < self.code < 128 + signal.NSIG else None
+
+
+class Process:
+    """One program in its jail. `stdin`, `stdout`, `stderr` are our non-blocking ends, None where not asked for.
+
+    With a terminal `stdin` and `stdout` are both its master side and there is no `stderr`.
+    """
+
+    alive: ClassVar[set[Process]] = set()
+    stdin: int | None = None
+    stdout: int | None = None
+    stderr: int | None = None
+
+    def __init__(self, bwrap: subprocess.Popen[bytes], status: int) -> None:
+        self._bwrap, self._status, self._said, self._killing = bwrap, status, b"", False
+        self._ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._pidfd = os.pidfd_open(bwrap.pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
+        self.alive.add(self)
+
+    @classmethod
+    def start(cls, jail: Jail, command: Sequence[str], *, stdin: bool = False, tty: bool = False) -> Self:
+        """Start a command. Without `stdin` it reads /dev/null.
+
+        Raises:
+            OSError: the machine has no room for a process.
+        """
+        ours: dict[str, int] = {}
+        with contextlib.ExitStack() as theirs:
+            def pipe(name: str, *, we_read: bool) -> int:
+                read, write = os.pipe()
+                ours[name], other = (read, write) if we_read else (write, read)
+                theirs.callback(os.close, other)
+                return other
+
+            try:
+                status = pipe("status", we_read=True)
+                if tty:
+                    ours["stdin"], terminal = pty.openpty()
+                    theirs.callback(os.close, terminal)
+                    ours["stdout"] = os.dup(ours["stdin"])
+                    if jail.uid is not None:
+                        os.fchown(terminal, jail.uid, jail.uid)
+                    bwrap = jail.spawn(command, stdin=terminal, stdout=terminal, stderr=terminal, tty=True,
+                                       status=status)
+                else:
+                    bwrap = jail.spawn(command, stdin=pipe("stdin", we_read=False) if stdin else subprocess.DEVNULL,
+                                       stdout=pipe("stdout", we_read=True), stderr=pipe("stderr", we_read=True),
+                                       status=status)
+            except BaseException:
+                for descriptor in ours.values():
+                    os.close(descriptor)
+                raise
+        for descriptor in ours.values():
+            os.set_blocking(descriptor, False)
+        process = cls(bwrap, ours.pop("status"))
+        for name, descriptor in ours.items():
+            setattr(process, name, descriptor)
+        return process
+
+    async def wait(self) -> Exit:
+        """Until it has ended, and with it everything in its jail."""
+        return await asyncio.shield(self._ended)
+
+    def terminate(self, number: int = signal.SIGTERM) -> None:
+        """Send a signal to the program itself (bubblewrap would not pass it on)."""
+        if self._ended.done():
+            return
+        try:
+            children = Path(f"/proc/{self._init}/task/{self._init}/children").read_text().split()
+            os.kill(int(children[0]), number)
+        except (OSError, IndexError):
+            self.kill()  # no program yet, or none any more
+
+    def kill(self) -> None:
+        """SIGKILL for all that runs in the jail: its init, with which the kernel ends the namespace.
+
+        Not bubblewrap itself: killed while it makes the jail, it would leave an init that never hears of it.
+        """
+        if not self._ended.done() and not self._killing:
+            self._killing = True
+            asyncio.get_running_loop().add_reader(self._status, self._kill_init)
+            self._kill_init()
+
+    def _kill_init(self) -> None:
+        """Now, or as soon as bubblewrap says which it is; it says so or ends."""
+        if (init := self._init) is not None:
+            asyncio.get_running_loop().remove_reader(self._status)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(init, signal.SIGKILL)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Set the terminal's size, in characters; the program gets SIGWINCH."""
+        if self.stdin is not None:
+            fcntl.ioctl(self.stdin, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def close_stdin(self) -> None:
+        if self.stdin is not None:
+            os.close(self.stdin)
+            self.stdin = None
+
+    def close(self) -> None:
+        """Close our ends. The process must have ended."""
+        for name in ("stdin", "stdout", "stderr"):
+            descriptor = getattr(self, name)
+            if descriptor is not None:
+                os.close(descriptor)
+                setattr(self, name, None)
+
+    @property
+    def _init(self) -> int | None:
+        """The jail's process 1, as the host counts."""
+        return self._statements().get("child-pid")
+
+    def _statements(self) -> dict[str, int]:
+        """What bubblewrap has said of the jail until now."""
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self._status, CHUNK):
+                self._said += data
+        complete = self._said[:self._said.rfind(b"\n") + 1]
+        return {name: value for line in complete.splitlines() for name, value in json.loads(line).items()}
+
+    def _reap(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._pidfd)
+        loop.remove_reader(self._status)
+        code = self._bwrap.wait()
+        jailed = self._killing or code < 0 or "exit-code" in self._statements()
+        os.close(self._pidfd)
+        os.close(self._status)
+        self.alive.discard(self)
+        self._ended.set_result(Exit(128 - code if code < 0 else code, jailed))
+
+
+async def chunks(descriptor: int) -> AsyncIterator[bytes]:
+    """What arrives, at most 64 KiB at a time, until the end; nothing is read ahead."""
+    while True:
+        try:
+            data = os.read(descriptor, CHUNK)
+        except BlockingIOError:
+            await _ready(descriptor, write=False)
+            continue
+        except OSError as error:
+            if error.errno == errno.EIO:  # a terminal that nobody holds open any more
+                return
+            raise
+        if not data:
+            return
+        yield data
+
+
+async def write_all(descriptor: int, data: bytes) -> None:
+    """Write everything, waiting while the reader is busy. Raises BrokenPipeError when there is none."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest):]
+        except BlockingIOError:
+            await _ready(descriptor, write=True)
+
+
+async def _ready(descriptor: int, *, write: bool) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    add, remove = (loop.add_writer, loop.remove_writer) if write else (loop.add_reader, loop.remove_reader)
+    add(descriptor, lambda: None if ready.done() else ready.set_result(None))
+    try:
+        await ready
+    finally:
+        remove(descriptor)

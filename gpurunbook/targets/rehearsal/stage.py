@@ -1,0 +1,81 @@
+"""How a uid that may not enter /root or a 0700 run folder gets folders below them bound into its jail.
+
+bubblewrap resolves what it binds as the dropped uid, and it resolves descriptors (`--bind-fd`) to paths too, so neither
+works below a folder that this uid may not enter. So root's pod host moves to a mount namespace of its own, mounts a
+tmpfs on an empty standard folder there, and binds onto it what jails need, before any uid is dropped. Nobody else sees
+these mounts, nothing is copied, no permission on disk changes, and the kernel drops it all with the last process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Self
+
+from gpurunbook.errors import RunbookError
+from gpurunbook.targets.rehearsal.jail import uid_for
+
+CLONE_NEWNS = 0x00020000
+MS_BIND, MS_REC, MS_SLAVE = 0x1000, 0x4000, 0x80000
+PLACES = ("/mnt", "/media", "/srv", "/opt", "/boot", "/home")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where bubblewrap finds the host's paths: a mapping of staged folder to its place on the stage."""
+
+    places: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def set(cls, paths: Iterable[str]) -> Self:
+        """Stage folders (for a file, its folder and the one above, where wheels keep their libraries).
+
+        As an ordinary user (jail.uid_for): nothing, paths are reached as they are. As root: changes the mount namespace
+        of the calling thread and its later children, so call it once, before there are threads.
+
+        Raises:
+            RunbookError: root without CAP_SYS_ADMIN.
+        """
+        if uid_for("0") is None:
+            return cls()
+        folders = {path if os.path.isdir(path) else str(Path(path).parents[2]) for path in paths}
+        folders = {path for path in folders if not PurePosixPath(path).is_relative_to("/usr")}
+        busy = [PurePosixPath(os.path.realpath(path)) for path in folders]
+        place = next((place for place in PLACES if os.path.isdir(place) and not os.path.islink(place)
+                      and not any(path.is_relative_to(place) for path in busy)), None)
+        if place is None:
+            raise RunbookError("No folder is free to stage the pods' files on", where=", ".join(PLACES),
+                               next="make an empty /mnt, or run as an ordinary user")
+        try:
+            _libc("unshare", CLONE_NEWNS)
+            # Slave: the host's later unmounts still arrive here, ours never leave.
+            _libc("mount", None, b"/", None, MS_REC | MS_SLAVE, None)
+            _libc("mount", b"tmpfs", place.encode(), b"tmpfs", 0, b"mode=755,size=1m")
+            places = {}
+            for number, path in enumerate(sorted(folders)):
+                places[path] = f"{place}/{number}"
+                os.mkdir(places[path])
+                _libc("mount", os.fsencode(path), places[path].encode(), None, MS_BIND, None)
+        except OSError as error:
+            raise RunbookError(f"Root may not make mounts here ({error}), and pods never run as root: "
+                               "run as an ordinary user",
+                               where="CAP_SYS_ADMIN, seccomp or AppArmor of this container",
+                               next="run as an ordinary user, or give root CAP_SYS_ADMIN") from error
+        return cls(places)
+
+    def source(self, path: str) -> str:
+        """Where bubblewrap finds a path of the host."""
+        for folder in sorted(self.places, key=len, reverse=True):
+            if PurePosixPath(path).is_relative_to(folder):
+                return str(PurePosixPath(self.places[folder], PurePosixPath(path).relative_to(folder)))
+        return path
+
+
+def _libc(function: str, *arguments: object) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if getattr(libc, function)(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{function}: {os.strerror(number)}")

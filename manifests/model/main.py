@@ -1,0 +1,136 @@
+"""The ten most likely next tokens of a prompt, in one or more precisions of one model. Runs in the model's pod.
+
+    python main.py --prompt "Long long ago, in a" --precisions int8,reference --repetitions 100
+
+Progress goes to stderr, one line of JSON to stdout, and all logits of the last position to logits.PRECISION.f32
+(float32, little-endian, one per token of the vocabulary). Bad input: exit code 2.
+"""
+
+import argparse
+import gc
+import hashlib
+import json
+import math
+import os
+import platform
+import resource
+import sys
+import time
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+
+DTYPES = {"int8": "float16", "nf4": "half", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "reference": "half"}
+WARM_UP = 10  # passes before the timed ones
+
+parser = argparse.ArgumentParser(description="The most likely next tokens of a prompt, as one line of JSON.")
+parser.add_argument("--prompt", default="Long long ago, in a")
+parser.add_argument("--top", type=int, default=10, help="how many tokens (default: 10)")
+parser.add_argument("--precisions", default="int8", help=f"some of {', '.join(DTYPES)} (default: int8)")
+parser.add_argument("--repetitions", type=int, default=0, help="timed passes of each precision (default: 0)")
+parser.add_argument("--logits", type=Path, default="logits.f32", help="files of all logits (default: logits.f32)")
+parser.add_argument("--model", default=os.environ.get("MODEL"), help="hub name or folder (default: by device)")
+args = parser.parse_args()
+precisions = args.precisions.split(",")
+for option, wrong in {"--precisions": not set(precisions) <= set(DTYPES) or len(set(precisions)) < len(precisions),
+                  "--top": args.top < 1, "--repetitions": args.repetitions < 0,
+                  "--prompt": not args.prompt or args.prompt.encode(errors="ignore").decode() != args.prompt,
+                  f"--logits {args.logits}": not args.logits.parent.is_dir()}.items():
+    if wrong:
+        parser.error(f"{option} cannot be so; see --help")
+
+
+def say(text):
+    print(f"main.py: {text}", file=sys.stderr, flush=True)
+
+
+say("importing torch and transformers")
+import torch  # noqa: E402
+
+torch.compiler.set_default_backend("eager")  # else bitsandbytes imports torch's compiler, 0.7 s
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig  # noqa: E402
+
+torch.set_num_threads(len(os.sched_getaffinity(0)))
+cuda = torch.cuda.is_available()
+device = "cuda:0" if cuda else "cpu"
+half = "float16" if cuda and not torch.cuda.is_bf16_supported(including_emulation=False) else "bfloat16"  # a T4: fp16
+name = args.model or ("databricks/dolly-v2-3b" if cuda else "HuggingFaceTB/SmolLM2-135M-Instruct")
+try:
+    config, tokenizer = AutoConfig.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+except (OSError, ValueError) as error:
+    parser.error(f"cannot load {name}: {str(error).splitlines()[0]}")
+prompt = tokenizer(args.prompt, return_tensors="pt")["input_ids"].to(device)
+if prompt.shape[1] > config.max_position_embeddings or args.top > config.vocab_size:
+    parser.error(f"{prompt.shape[1]} tokens of prompt (at most {config.max_position_embeddings}), "
+                 f"--top {args.top} (at most {config.vocab_size})")
+
+
+def token(i):
+    return {"id": i, "text": tokenizer.decode([i]), "token": tokenizer.convert_ids_to_tokens(i)}
+
+
+def load(precision):
+    """The model with its weights in one precision; int8 is LLM.int8 by bitsandbytes, as in the tutorial."""
+    dtype = DTYPES[precision].replace("half", half)
+    bits = {"int8": {"load_in_8bit": True}, "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4",
+                                                    "bnb_4bit_compute_dtype": dtype}}.get(precision)
+    quantization = {"quantization_config": BitsAndBytesConfig(**bits)} if bits else {}
+    return AutoModelForCausalLM.from_pretrained(name, dtype=dtype, device_map=device, **quantization)
+
+
+def forward(model):
+    """One pass over the whole prompt: the logits of its last position, shape (vocabulary,), and milliseconds."""
+    if cuda:
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+    started = time.perf_counter_ns()
+    logits = model(prompt, logits_to_keep=1, use_cache=False).logits[0, -1]
+    if not cuda:
+        return logits, (time.perf_counter_ns() - started) / 1e6
+    end.record()
+    end.synchronize()
+    return logits, begin.elapsed_time(end)
+
+
+def predict(precision):
+    """Load the model, run it once, keep all logits. Returns the model and what to say of this precision."""
+    say(f"loading {precision}")
+    started = time.perf_counter()
+    model = load(precision)
+    loaded = time.perf_counter()
+    logits = forward(model)[0].float().cpu()
+    first = time.perf_counter()
+    data = logits.numpy().astype("<f4").tobytes()
+    args.logits.with_suffix(f".{precision}{args.logits.suffix}").write_bytes(data)
+    logp = logits.double().log_softmax(0)
+    top = logp.argsort(descending=True, stable=True)[:args.top]  # stable: equal ones in the order of their ids
+    ram = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return model, {
+        "precision": precision, "dtype": str(model.dtype).removeprefix("torch."),
+        "top": [{**token(i), "p": logp[i].exp().item(), "logp": logp[i].item()} for i in top.tolist()],
+        "top_mass": logp[top].exp().sum().item(), "entropy_bits": (logp.exp() @ -logp).item() / math.log(2),
+        "linear_layers": Counter(type(m).__name__ for m in model.modules() if isinstance(m, torch.nn.Linear)),
+        "load_seconds": loaded - started, "first_seconds": first - loaded, "weight_bytes": model.get_memory_footprint(),
+        "peak_memory_bytes": torch.cuda.max_memory_allocated() if cuda else ram,  # of the process so far
+        "logits_sha256": hashlib.sha256(data).hexdigest(), "warm_up": WARM_UP if args.repetitions else 0, "samples_ms": []}
+
+
+with torch.inference_mode():
+    arms = [predict(precision) for precision in precisions]
+    gc.freeze()  # a collection over the libraries' objects would land in one sample
+    for i in range(-WARM_UP if args.repetitions else 0, args.repetitions):
+        if i % 25 == 0:
+            say(f"timing: {i} of {args.repetitions} done")
+        for model, arm in arms[::-1] if i % 2 else arms:  # A B, B A, A B, ...: a drift hits all alike
+            milliseconds = forward(model)[1]
+            arm["samples_ms"] += [milliseconds] if i >= 0 else []
+
+digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(name).glob("*.safetensors"))))
+print(json.dumps({
+    "schema": "gpurunbook/next-token/1", "prompt": args.prompt, "prompt_tokens": [token(i) for i in prompt[0].tolist()],
+    "model": getattr(config, "model_name", name), "vocab_size": config.vocab_size,
+    "revision": f"sha256:{digest.hexdigest()}" if Path(name).is_dir() else config._commit_hash,
+    "versions": {"python": platform.python_version(), **{m: version(m) for m in ("torch", "transformers", "bitsandbytes")}},
+    "device": torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads",
+    "arms": [arm for _, arm in arms]}), flush=True)
+os._exit(0)  # the libraries' own way out takes 1.3 s and has nothing left to do

@@ -1,0 +1,208 @@
+"""The whole walk, for real, twice: nine notebooks, ten tokens, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+from gpurunbook import processes, stages
+from gpurunbook.targets.rehearsal import weights
+from tests.e2e.conftest import SENTINEL, Checkout, Cluster
+from tests.truth import next_tokens
+
+PROMPT = "Long long ago, in a"
+CHANGING = ("provision", "taint", "gpu_operator", "model", "next_token")
+
+
+@pytest.fixture(scope="module")
+def walked(checkout: Checkout) -> Iterator[Cluster]:
+    """A full walk, kept, then walked a second time and kept."""
+    for _ in range(2):
+        checkout("run", "--run-id", "walk", "--keep", "-p", "repetitions=10", "-p", "uninitialized_taint=true")
+    yield Cluster(checkout, "walk")
+    checkout("teardown", "--run-id", "walk")
+    assert not processes.of_runs(checkout.folder("walk"))
+
+
+def test_the_first_walk_changes_the_cluster_and_the_second_nothing(walked: Cluster) -> None:
+    plans: dict[str, list[int]] = {}
+    for record in walked.checkout.records("walk"):
+        if record["kind"] == "plan" and record["stage"] in CHANGING:
+            plans.setdefault(record["stage"], []).append(len(record["commands"]))
+    assert set(plans) == set(CHANGING)
+    assert all(first > 0 and second == 0 for first, second in plans.values()), plans
+
+
+def test_every_notebook_is_executed_and_kept(walked: Cluster) -> None:
+    for stage in stages.NAMES[:-1]:
+        book = nbformat.read(walked.folder / "notebooks" / stages.notebook(stage), as_version=4)
+        code = [c for c in book.cells if c.cell_type == "code"]
+        assert all(c.execution_count for c in code), stage
+        assert not [o for c in code for o in c.outputs if o.output_type == "error"], stage
+
+
+def test_the_pods_tokens_are_the_truth(walked: Cluster) -> None:
+    found = json.loads((walked.folder / "artifacts" / "next_tokens.json").read_text())
+    truth = next_tokens(weights.prepare(), PROMPT, 10)
+    assert found["prompt"] == PROMPT
+    assert [t["id"] for t in found["top"]] == [token for token, _, _ in truth]
+    assert [t["p"] for t in found["top"]] == pytest.approx([p for _, _, p in truth], abs=1e-3)
+
+
+def test_pictures_and_report_are_there(walked: Cluster) -> None:
+    for name in ("top10.png", "latency.png"):
+        assert (walked.folder / "artifacts" / name).read_bytes().startswith(b"\x89PNG")
+    page = (walked.folder / "report.html").read_text()
+    assert "<script" not in page
+    assert "EC2, its quotas" in page
+    for stage in stages.NAMES[:-1]:
+        assert f'id="{stage}"' in page
+
+
+def test_plan_has_nothing_to_do(walked: Cluster) -> None:
+    rows = json.loads(walked.checkout("plan", "--run-id", "walk", "--json").stdout)
+    assert [row["stage"] for row in rows] == list(stages.NAMES)
+    assert not [row for row in rows if row["commands"]]
+
+
+def test_status_says_that_it_was_kept(walked: Cluster) -> None:
+    (row,) = json.loads(walked.checkout("status", "--run-id", "walk", "--json").stdout)
+    assert row["state"] == "kept"
+    assert row["processes"] >= 6
+    assert not row["in_flight"]
+
+
+def test_clean_spares_a_kept_run(walked: Cluster) -> None:
+    before = {p.pid for p in processes.of_runs(walked.folder)}
+    found = json.loads(walked.checkout("clean", "--json").stdout)
+    assert any("walk" in line for line in found["spared"])
+    assert {p.pid for p in processes.of_runs(walked.folder)} == before
+
+
+def test_every_socket_is_on_loopback(walked: Cluster) -> None:
+    ours = {p.pid for p in processes.of_runs(walked.folder)}
+    sockets = [c for pid in ours for c in psutil.Process(pid).net_connections("inet")]
+    listening = [c for c in sockets if c.status == psutil.CONN_LISTEN]
+    assert len(listening) >= 4
+    assert {c.laddr.ip for c in listening} <= {"127.0.0.1", "::1"}
+
+
+def test_the_users_own_files_are_untouched(walked: Cluster) -> None:
+    home = walked.checkout.home
+    for name in (".kube", ".config/helm", ".cache/helm", ".kwok"):
+        files = [f for f in (home / name).rglob("*") if f.is_file()]
+        assert len(files) == 1, files
+        assert files[0].read_text() == SENTINEL
+
+
+def test_what_the_run_wrote_is_private(walked: Cluster) -> None:
+    for name in ("journal.jsonl", "kubeconfig", "report.html", "notebooks/01_preflight.ipynb", "artifacts/top10.png"):
+        assert (walked.folder / name).stat().st_mode & 0o077 == 0, name
+    assert walked.folder.stat().st_mode & 0o077 == 0
+
+
+def test_a_swapped_kubeconfig_is_refused_before_a_write(walked: Cluster, cluster: Cluster) -> None:
+    mine = walked.kubeconfig.read_text()
+    other = cluster.kubeconfig.read_text().replace("kwok-shared", "kwok-walk")
+    try:
+        walked.kubeconfig.write_text(other)
+        walked.checkout.folder("walk").joinpath("cache").mkdir(exist_ok=True)
+        walked_taint = walked.checkout("run", "--run-id", "walk", "--from", "gpu_operator", "--until", "gpu_operator", check=False)
+    finally:
+        walked.kubeconfig.write_text(mine)
+    assert walked_taint.returncode == 1
+    assert "not the one this run began with" in walked_taint.stderr
+    assert b"gpu-operator" not in cluster.helm("list", "-A").stdout
+
+
+def test_shell_is_a_terminal_in_the_pod(walked: Cluster) -> None:
+    master, slave = pty.openpty()
+    process = subprocess.Popen(walked.checkout.argv("shell", "--run-id", "walk"), cwd=walked.checkout.root,
+                               env=walked.checkout.environment, stdin=slave, stdout=slave, stderr=subprocess.PIPE)
+    os.close(slave)
+    os.write(master, b"tty; echo in-$((40+2))-the-pod; exit 7\n")
+    said = b""
+    while b"in-42-the-pod" not in said:
+        said += os.read(master, 4096)
+    assert b"/dev/" in said
+    assert process.wait(timeout=20) == 7
+
+
+def test_two_runs_live_side_by_side(walked: Cluster, cluster: Cluster) -> None:
+    uids = {c.kubectl("get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}").stdout for c in (walked, cluster)}
+    assert len(uids) == 2
+
+
+def test_the_posts_own_file_runs_to_the_end(checkout: Checkout) -> None:
+    done = checkout("run", "--run-id", "post", "--cluster-file", "tests/data/cluster.post.yaml", "-p", "repetitions=2", "--json")
+    assert "Kubernetes 1.27 is out of support" in done.stderr
+    assert "ami-0ff21ec7370b1f3fb" in done.stderr
+    assert len(json.loads(done.stdout)["top"]) == 10
+    assert not processes.of_runs(checkout.folder("post"))
+    assert not (checkout.folder("post") / "kubeconfig").exists()
+
+
+@pytest.mark.parametrize("moment", ["create cluster", "upgrade --install", "apply -f", "python /home/bentoml"])
+def test_kill_9_then_clean_leaves_nothing(checkout: Checkout, moment: str) -> None:
+    run_id = f"kill-{moment.split()[0].strip('-')}"
+    process = subprocess.Popen(checkout.argv("run", "--run-id", run_id, "--keep"), cwd=checkout.root, env=checkout.environment,
+                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _until(lambda: any(r["kind"] == "intent" and moment in r["shown"] for r in checkout.records(run_id)), 120, process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    # The kernel of the killed command line ends by itself; nobody is left to read it.
+    psutil.wait_procs([c for c in children if "ipykernel" in " ".join(_cmdline(c))], timeout=30)
+    checkout("clean")
+    assert not processes.of_runs(checkout.folder(run_id))
+    folder = str(checkout.folder(run_id))
+    assert not [f for f in Path("/tmp").glob(f"gpurunbook-{os.getuid()}-*") if (f / "run").read_text().strip() == folder]
+    assert not [line for line in Path("/proc/mounts").read_text().splitlines() if folder in line]
+
+
+def test_a_stage_too_early_says_which_one_is_missing(checkout: Checkout) -> None:
+    done = checkout("run", "--run-id", "early", "--from", "taint", "--until", "taint", check=False)
+    assert done.returncode == 1
+    assert "02_provision" in done.stderr
+    assert not processes.of_runs(checkout.folder("early"))
+
+
+def test_a_port_taken_by_another_is_said(checkout: Checkout) -> None:
+    # The pod host's port is chosen free; somebody may still take it before it is used.
+    checkout("run", "--run-id", "ports", "--until", "provision")
+    checkout("clean", "--run-id", "ports")
+    port = next(r["port"] for r in checkout.records("ports") if r["kind"] == "pod_host")
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        done = checkout("run", "--run-id", "ports", "--from", "provision", "--until", "provision", check=False)
+    assert done.returncode == 1
+    assert str(port) in done.stderr
+    checkout("clean", "--run-id", "ports")
+
+
+def _cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _until(true: object, limit: float, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + limit
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < end, "the moment did not come"
+        assert process.poll() is None or process.returncode == -signal.SIGKILL, f"ended with {process.returncode}"
+        time.sleep(0.02)
