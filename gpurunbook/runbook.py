@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import kubernetes.client
 
 WITHOUT_CLUSTER = ("preflight", "provision", "teardown")
-POLL = 0.2
+POLL = 0.1
 """Seconds between two looks while waiting."""
 
 

@@ -43,10 +43,10 @@ class Table:
     states: Sequence[str] = ()
 
     def __repr__(self) -> str:
-        rows = [[line(cell) for cell in row] for row in self.rows]
-        widths = [max(map(len, column)) for column in zip(self.columns, *rows, strict=True)]
+        head, *rows = [[line(cell) for cell in row] for row in (self.columns, *self.rows)]
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         marks = [MARKS[state] + " " for state in self.states] or [""] * len(rows)
-        lines = [" " * len(marks[0] if marks else "") + "  ".join(map(str.ljust, self.columns, widths))]
+        lines = [" " * len(marks[0] if marks else "") + "  ".join(map(str.ljust, head, widths))]
         lines += [mark + "  ".join(map(str.ljust, row, widths)) for mark, row in zip(marks, rows, strict=True)]
         return "\n".join(text.rstrip() for text in ([line(self.caption)] if self.caption else []) + lines)
 

@@ -12,8 +12,6 @@ from gpurunbook.targets import ClusterState
 if TYPE_CHECKING:
     from gpurunbook.runbook import Run
 
-READY_LIMIT = 900.0
-
 
 def observe(run: Run) -> ClusterState:
     return run.target.observe(run)
@@ -33,13 +31,21 @@ def plan(run: Run, state: ClusterState, *, uninitialized_taint: bool = True) -> 
 
 def wait(run: Run) -> float:
     """Wait for every node of cluster.yaml to be Ready. Returns seconds."""
+    from kubernetes.client import ApiException
+    from urllib3.exceptions import HTTPError
     wanted = sum(group.desired for group in run.cluster.groups)
 
     def blocker() -> str:
-        ready = [node.name for node in nodes.observe(run) if node.ready]
+        run.target.starting(run)
+        if not run.kubeconfig.exists():
+            return "no kubeconfig yet"
+        try:
+            ready = [node.name for node in nodes.observe(run) if node.ready]
+        except (ApiException, HTTPError) as error:
+            return f"the API server does not answer yet ({type(error).__name__})"
         return "" if len(ready) >= wanted else f"{len(ready)} of {wanted} nodes Ready"
 
-    return run.wait("all nodes Ready", blocker, limit=READY_LIMIT, usual=(0, 2),
+    return run.wait("all nodes Ready", blocker, limit=run.target.ready_limit, usual=(1, 3),
                     next="kubectl describe nodes; gpurunbook status")
 
 

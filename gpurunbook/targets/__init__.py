@@ -46,6 +46,7 @@ class Target(Protocol):
         cannot_show: sentences on what a run on it does not prove; empty where everything is real.
         programs: the programs it needs, by name.
         passes_on: names of environment variables that its programs need besides the usual ones.
+        ready_limit: seconds from the end of `create` within which all nodes are Ready.
     """
 
     @property
@@ -60,6 +61,9 @@ class Target(Protocol):
     @property
     def passes_on(self) -> tuple[str, ...]: ...
 
+    @property
+    def ready_limit(self) -> float: ...
+
     def checks(self, run: Run) -> list[Check]:
         """What preflight asks besides programs and cluster.yaml. Changes nothing."""
 
@@ -71,6 +75,9 @@ class Target(Protocol):
 
     def observe(self, run: Run) -> ClusterState:
         """The cluster as it is now; an absent one is a state, not an error."""
+
+    def starting(self, run: Run) -> None:
+        """Asked while a cluster comes up. Raises RunbookError when it can no longer succeed."""
 
     def create(self, run: Run, state: ClusterState, *, stuck_taint: bool = True) -> Plan:
         """What is missing between `state` and cluster.yaml, as commands.

@@ -234,7 +234,7 @@ def test_a_program_may_clean_up_in_its_grace(env: dict[str, str]) -> None:
     assert "cleaned" in caught.value.result.stdout
 
 
-def test_the_limit_does_not_concern_one_that_has_ended(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_does_not_concern_one_that_has_ended(env: dict[str, str]) -> None:
     assert run(shell("exit 0", limit=0), env=env).ended_by == ""
 
 

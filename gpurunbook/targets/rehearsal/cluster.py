@@ -33,7 +33,9 @@ COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-schedul
 POD_HOST = "gpurunbook.targets.rehearsal"
 """The module whose process serves the nodes' kubelet API."""
 START_LIMIT = 60.0
-"""Seconds for the control plane to be ready; here it takes 3 to 4."""
+"""Seconds for kwokctl to start the processes; here it takes 1 to 2."""
+LEASE_SECONDS = 8
+"""How long a killed KWOK keeps its nodes from its successor; kwokctl gives no less than 40."""
 
 
 class Rehearsal:
@@ -43,6 +45,7 @@ class Rehearsal:
     programs = ("kubectl", "helm", "kwokctl", "kwok", "etcd", "kube-apiserver", "kube-controller-manager",
                 "kube-scheduler")
     passes_on: tuple[str, ...] = ()
+    ready_limit = 60.0
     cannot_show = (
         "EC2, its quotas, its capacity and its bill: nodes appear at once and cost nothing",
         "image pulls: every image is there",
@@ -84,6 +87,14 @@ class Rehearsal:
         wanted = [n["metadata"]["name"] for n in nodes.manifest(run.cluster, 0)["items"]]
         return ClusterState(tuple(parts), answers, present, tuple(n for n in wanted if n not in present))
 
+    def starting(self, run: Run) -> None:
+        alive = {p.name for p in processes.of_runs(run.folder)}
+        for name in COMPONENTS:
+            if name not in alive:
+                path = self._work(run) / "logs" / f"{name}.log"
+                raise RunbookError(f"{name} ended while it started: {_explain(path)}", where=str(path),
+                                   next="mend what it says, then run this stage again")
+
     def create(self, run: Run, state: ClusterState, *, stuck_taint: bool = True) -> Plan:
         dead = [p.name for p in state.parts if p.state != "running"]
         port = self._port(run)
@@ -96,15 +107,14 @@ class Rehearsal:
         made = (self._work(run) / "kwok.yaml").exists()
         if set(dead) & set(COMPONENTS) and made:
             commands += [self._kwokctl(run, "stop", "cluster", why="stop what is left of the control plane"),
-                         self._kwokctl(run, "start", "cluster", f"--wait={START_LIMIT:g}s",
-                                       why="start the control plane again on its data")]
+                         self._kwokctl(run, "start", "cluster", why="start the control plane again on its data")]
         elif set(dead) & set(COMPONENTS):
             commands.append(self._kwokctl(run, "create", "cluster", f"--config={self._folder(run) / 'kwok.yaml'}",
-                                          f"--kubeconfig={run.kubeconfig}", f"--wait={START_LIMIT:g}s",
+                                          f"--kubeconfig={run.kubeconfig}",
                                           why="start the control plane: etcd, API server, scheduler, controllers, KWOK"))
-        if state.missing:
-            commands.append(run.kubectl.create(self._folder(run) / "nodes.json",
-                                               why=f"make the {len(state.missing)} nodes of cluster.yaml"))
+        if state.missing and not dead:
+            commands.append(run.kubectl.create(self._folder(run) / "missing-nodes.json",
+                                               why=f"register the {len(state.missing)} nodes that are missing"))
         reason = ("the control plane answers and every node of cluster.yaml is there" if not commands else
                   f"missing: {', '.join(dead + list(state.missing))}")
         files = self._files(run, state, port, stuck_taint) if commands else {}
@@ -114,9 +124,10 @@ class Rehearsal:
     def _files(self, run: Run, state: ClusterState, port: int, stuck_taint: bool) -> dict[Path, str]:
         """What the commands read: kwokctl's configuration with KWOK's Stages, and the missing nodes."""
         manifest = nodes.manifest(run.cluster, port, uninitialized_taint=stuck_taint)
-        manifest["items"] = [n for n in manifest["items"] if n["metadata"]["name"] in state.missing]
+        missing = manifest | {"items": [n for n in manifest["items"] if n["metadata"]["name"] in state.missing]}
         return {self._sockets(run) / "run": f"{run.folder}\n",
                 self._folder(run) / "nodes.json": json.dumps(manifest, indent=1),
+                self._folder(run) / "missing-nodes.json": json.dumps(missing, indent=1),
                 self._folder(run) / "kwok.yaml": yaml.safe_dump_all([self._configuration(run), *self._stages(run)])}
 
     def delete(self, run: Run, state: ClusterState) -> Plan:
@@ -182,9 +193,9 @@ class Rehearsal:
         folder = self._folder(run)
         args = ("-m", POD_HOST, f"--kubeconfig={run.kubeconfig}", f"--port={port}", f"--pki={folder / 'pki'}",
                 f"--pods={folder / 'pods'}", f"--images={run.manifest('rehearsal', 'images.yaml')}",
-                f"--model={weights.folder()}", f"--log={folder / 'pod-host.log'}")
+                f"--model={weights.folder()}", f"--nodes={folder / 'nodes.json'}", f"--log={folder / 'pod-host.log'}")
         return Command((sys.executable, *args), shown=("python", *args), limit=20, usual=(0.5, 2),
-                       why="start the pod host: the kubelet API of every node")
+                       why="start the pod host: it registers the nodes and answers for their kubelets")
 
     def _configuration(self, run: Run) -> dict[str, Any]:
         socket_url = f"unix://{self._sockets(run) / 'etcd.sock'}"
@@ -203,6 +214,7 @@ class Rehearsal:
             # One of each: waiting for the lease of a killed predecessor would only cost 15 seconds.
             "kube-scheduler": [("leader-elect", "false", False)],
             "kube-controller-manager": [("leader-elect", "false", False)],
+            "kwok-controller": [("node-lease-duration-seconds", str(LEASE_SECONDS), True)],
         }
         return {
             "apiVersion": "config.kwok.x-k8s.io/v1alpha1", "kind": "KwokctlConfiguration",
@@ -221,6 +233,13 @@ class Rehearsal:
                 stage["spec"]["selector"]["matchExpressions"].append(
                     {"key": ".spec.containers.[].image", "operator": "NotIn", "values": ours})
         return stages
+
+
+def _explain(log: Path) -> str:
+    """The line of a component's log that says why it ended: the last error, else the last line."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    errors = [line for line in lines if line.startswith(("E", "F")) or '"level":"fatal"' in line or "error:" in line.lower()]
+    return (errors or lines or ["its log is empty"])[-1].strip()[:400]
 
 
 def _try(name: str, question: Any, evidence: str) -> Check:

@@ -29,6 +29,7 @@ from gpurunbook.targets.rehearsal import jail, logs, pki
 from gpurunbook.targets.rehearsal.api import Api
 from gpurunbook.targets.rehearsal.container import Container, Machine
 from gpurunbook.targets.rehearsal.images import load
+from gpurunbook.targets.rehearsal.nodes import register
 from gpurunbook.targets.rehearsal.pods import Pods
 from gpurunbook.targets.rehearsal.process import Process
 from gpurunbook.targets.rehearsal.stage import Stage
@@ -52,6 +53,7 @@ class Settings:
     pods: Path
     images: Path
     model: Path
+    nodes: Path | None = None
 
 
 def machine(settings: Settings) -> Machine:
@@ -114,6 +116,8 @@ class PodHost:
         while (api := connect(self._settings.kubeconfig)) is None:
             await asyncio.sleep(KUBECONFIG_PAUSE)
         async with api, asyncio.TaskGroup() as tasks:
+            if self._settings.nodes:
+                tasks.create_task(register(api, self._settings.nodes))
             tasks.create_task(self._pods.run(api))
             tasks.create_task(self._operate(api))
 
