@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gpurunbook import processes, runs
+from gpurunbook.errors import ConfigError
 from gpurunbook.journal import Journal
 
 
@@ -25,11 +26,12 @@ def clean(run_id: str = "", *, every: bool = False) -> tuple[list[str], list[str
     for process in processes.of_runs():
         if process.run:
             by_run.setdefault(process.run, []).append(process)
+    named = _named(run_id, list(by_run))
     ended, spared, stubborn = [], [], []
     for folder, found in sorted(by_run.items()):
         info = runs.read(folder)
         state = info.state if info else "dead"
-        if folder.name != run_id and (run_id or (state in ("running", "kept") and not every)):
+        if folder != named and (run_id or (state in ("running", "kept") and not every)):
             spared += [f"{_line(p)}: the run is {state}; end it with --run-id {folder.name}" for p in found]
             continue
         left = processes.end(found)
@@ -39,6 +41,16 @@ def clean(run_id: str = "", *, every: bool = False) -> tuple[list[str], list[str
             Journal(folder).append("run", state="cleaned")
     _remove_sockets()
     return ended, spared, stubborn
+
+
+def _named(run_id: str, folders: list[Path]) -> Path | None:
+    """The run that is meant: where several checkouts have one of that name, the one of this checkout."""
+    found = [folder for folder in folders if folder.name == run_id]
+    here = [folder for folder in found if Path.cwd().is_relative_to(folder.parents[1])]
+    if len(found) > 1 and len(here) != 1:
+        raise ConfigError(f"several checkouts have a run {run_id}", where=", ".join(map(str, found)),
+                          next="change into the checkout that is meant")
+    return next(iter(here or found), None)
 
 
 def _remove_sockets() -> None:

@@ -221,13 +221,11 @@ class _Streams:
                 (self._read, (process.stderr, self._err, on_line))]
         if command.stdin is not None:
             jobs.append((self._feed, (process.stdin, command.stdin)))  # type: ignore[arg-type]
-        self._jobs, self._threads = jobs, list[threading.Thread]()
+        self._threads = [(threading.Thread(target=job, args=args, daemon=True), args[0]) for job, args in jobs]
 
     def start(self) -> None:
-        for job, args in self._jobs:
-            thread = threading.Thread(target=job, args=args, daemon=True)
+        for thread, _ in self._threads:
             thread.start()
-            self._threads.append(thread)
 
     out = property(lambda self: bytes(self._out))
     err = property(lambda self: bytes(self._err))
@@ -255,8 +253,11 @@ class _Streams:
     def close(self) -> None:
         """Wait for the rest; what a daemon that the child left behind says later is read, and dropped."""
         deadline = time.monotonic() + LEFT_BEHIND
-        for thread in self._threads:
-            thread.join(timeout=max(0.0, deadline - time.monotonic()))
+        for thread, stream in self._threads:
+            if thread.ident is None:  # Ctrl-C came before it was started
+                stream.close()  # type: ignore[union-attr]
+            else:
+                thread.join(timeout=max(0.0, deadline - time.monotonic()))
         with self._turn:
             self._over = True
 

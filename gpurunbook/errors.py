@@ -36,8 +36,8 @@ class RunbookError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """IPython's hook: a notebook shows the three answers, the journal keeps the traceback."""
-        return [f"{type(self).__name__}: {line}" if i == 0 else line
-                for i, line in enumerate(str(self).splitlines())]
+        from gpurunbook.show import clean
+        return [clean(line) for line in f"{type(self).__name__}: {self}".splitlines()]
 
 
 class ConfigError(RunbookError):

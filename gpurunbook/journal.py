@@ -23,6 +23,8 @@ Record = dict[str, Any]
 class Journal:
     """The journal in one run folder. The folder and the file are made private (0700, 0600)."""
 
+    writes = True
+
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / "journal.jsonl"
 
@@ -73,6 +75,15 @@ class Journal:
             elif record["kind"] == "result":
                 open_intents.pop(record["id"], None)
         return list(open_intents.values())
+
+
+class ReadOnlyJournal(Journal):
+    """A journal for those who only look: what is appended is not kept."""
+
+    writes = False
+
+    def append(self, kind: str, **fields: Any) -> Record:
+        return {"kind": kind, **fields}
 
 
 def new_id() -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import sys
 import time
 import traceback
@@ -27,7 +28,7 @@ from gpurunbook.command import Command, Result, environment
 from gpurunbook.command import run as run_command
 from gpurunbook.config import ClusterConfig, load_cluster
 from gpurunbook.errors import ConfigError, RunbookError
-from gpurunbook.journal import Journal, new_id
+from gpurunbook.journal import Journal, ReadOnlyJournal, new_id
 from gpurunbook.plan import Check, Checks, Plan
 from gpurunbook.processes import RUN_VARIABLE, Process
 from gpurunbook.programs.helm import Helm
@@ -53,9 +54,10 @@ class Run:
         stage: the stage that is open.
     """
 
-    def __init__(self, root: Path, folder: Path, target: targets.Target, cluster: ClusterConfig, stage: str) -> None:
+    def __init__(self, root: Path, folder: Path, target: targets.Target, cluster: ClusterConfig, stage: str,
+                 journal: Journal | None = None) -> None:
         self.root, self.folder, self.target, self.cluster, self.stage = root, folder, target, cluster, stage
-        self.journal = Journal(folder)
+        self.journal = journal or Journal(folder)
 
     @property
     def id(self) -> str:
@@ -92,7 +94,7 @@ class Run:
 
     @cached_property
     def helm(self) -> Helm:
-        return Helm(self.program("helm"), self.kubeconfig, self.target.context(self), private(self.folder / "helm"))
+        return Helm(self.program("helm"), self.kubeconfig, self.target.context(self), self.folder / "helm")
 
     @cached_property
     def core(self) -> kubernetes.client.CoreV1Api:
@@ -122,9 +124,11 @@ class Run:
     @cached_property
     def header(self) -> str:
         """The line under which the short commands can be pasted into a shell."""
-        variables = {"KUBECONFIG": str(self.kubeconfig), **self.helm.environment(), **self.target.environment(self)}
+        variables = {"KUBECONFIG": str(self.kubeconfig), "KUBECACHEDIR": str(self.folder / "cache"),
+                     **self.helm.environment(), **self.target.environment(self)}
         folders = dict.fromkeys(str(Path(self.program(name)).parent) for name in ("kubectl", "helm"))
-        return "export " + " ".join(f"{k}={v}" for k, v in variables.items()) + f' PATH="{":".join(folders)}:$PATH"'
+        quoted = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
+        return f"export {quoted} PATH={shlex.quote(':'.join(folders))}:$PATH"
 
     # What cells call
 
@@ -163,7 +167,7 @@ class Run:
         self.journal.append("intent", id=intent, stage=self.stage, argv=command.argv, shown=command.short,
                             why=command.why, changes=command.changes)
         live = show.Live(command.why, command.usual)
-        log = private(self.folder / "logs") / f"{self.stage}.log"
+        log = private(self.folder / "logs") / f"{self.stage}.log" if self.journal.writes else None
         began = time.monotonic()
         try:
             result = run_command(command, env=self.environment, log=log, watch=live, check=False, cwd=self.root)
@@ -270,7 +274,7 @@ def open_run(stage: str, *, run_id: str = "", target: str = "rehearsal", cluster
     Args:
         stage: a notebook's name without its number.
         run_id: an id; empty goes on with the newest unfinished run of this target and file, or starts one.
-        quiet: for the command line: leave no trace in the journal.
+        quiet: only to look: nothing is written into the run folder.
 
     Raises:
         ConfigError: unknown stage or target, or a broken cluster.yaml.
@@ -282,7 +286,7 @@ def open_run(stage: str, *, run_id: str = "", target: str = "rehearsal", cluster
     path = (root / cluster_file).resolve()
     kind, cluster = targets.get(target), load_cluster(path)
     folder = resolve(root, target, path, run_id, start=stage in WITHOUT_CLUSTER and stage != "teardown")
-    run = Run(root, folder, kind, cluster, stage)
+    run = Run(root, folder, kind, cluster, stage, ReadOnlyJournal(folder) if quiet else None)
     if not quiet:
         run.journal.append("stage", stage=stage, state="started", process=asdict(Process.current()))
         _journal_errors(run)

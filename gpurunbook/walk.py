@@ -22,6 +22,8 @@ from gpurunbook.processes import Process
 
 OURS = ("run_id", "target", "cluster_file")
 """Parameters that the command line sets by its own options."""
+LONGEST, LARGEST = 10_000, 1_000_000
+"""Most characters of a text parameter, and the largest number."""
 LOOK = 0.1
 """Seconds between two looks at the journal while a notebook runs."""
 
@@ -64,10 +66,14 @@ def _typed(name: str, raw: str, default: Any) -> Any:
     try:
         if isinstance(default, bool):
             return {"true": True, "false": False}[raw.lower()]
-        return type(default)(raw)
+        value = type(default)(raw)
+        if len(raw) > LONGEST or (isinstance(value, int | float) and not 0 <= value <= LARGEST):
+            raise ValueError(raw)
+        return value
     except (KeyError, ValueError):
-        raise ConfigError(f"parameter {name} is {raw!r}", where="-p",
-                          next=f"give a value like {default!r} ({type(default).__name__})") from None
+        shown = raw if len(raw) < 80 else f"{raw[:60]}... ({len(raw):,} characters)"
+        raise ConfigError(f"parameter {name} is {shown!r}", where="-p", next=f"give a value like {default!r} "
+                          f"({type(default).__name__}); numbers up to {LARGEST:,}, text up to {LONGEST:,}") from None
 
 
 def walk(root: Path, folder: Path, names: Sequence[str], values: Mapping[str, Any], *, target: str, cluster_file: str,

@@ -14,6 +14,7 @@ import pytest
 
 from gpurunbook import processes, programs
 from gpurunbook.journal import Journal, Record
+from gpurunbook.programs.helm import Helm
 
 REPOSITORY = Path(__file__).parents[2]
 SENTINEL = "this is the user's own, and not to be touched\n"
@@ -67,11 +68,17 @@ class Cluster:
     def helm(self, *args: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[bytes]:
         return self._call("helm", (f"--kubeconfig={self.kubeconfig}", *args), None, check, timeout)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the run's `export` line sets, for a person's own calls."""
+        helm = Helm("", self.kubeconfig, "", self.folder / "helm").environment()
+        return self.checkout.environment | helm | {"KUBECACHEDIR": str(self.folder / "cache")}
+
     def _call(self, program: str, args: tuple[str, ...], input: str | bytes | None, check: bool,
               timeout: float) -> subprocess.CompletedProcess[bytes]:
         data = input.encode() if isinstance(input, str) else input
         done = subprocess.run([programs.find(program).path, *args], input=data, capture_output=True, check=False,
-                              env=self.checkout.environment, timeout=timeout)
+                              env=self.environment, timeout=timeout)
         if check:
             assert done.returncode == 0, f"{program} {args}: {done.returncode}\n{done.stderr.decode()}"
         return done

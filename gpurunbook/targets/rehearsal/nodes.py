@@ -15,12 +15,14 @@ from typing import Any
 import aiohttp
 
 from gpurunbook.config import ClusterConfig, NodeGroup
+from gpurunbook.errors import ConfigError
 from gpurunbook.targets.rehearsal.api import Api, ApiError
 from gpurunbook.targets.rehearsal.instance_types import InstanceType, lookup
 
 UNINITIALIZED = "node.cloudprovider.kubernetes.io/uninitialized"
 ZONES = "abc"
 KUBERNETES = "v1.36.3"
+MOST = 1000
 PAUSE = 0.1
 """Seconds between two tries to register while the API server starts."""
 log = logging.getLogger(__name__)
@@ -36,6 +38,9 @@ def manifest(cluster: ClusterConfig, port: int, *, uninitialized_taint: bool = T
     Raises:
         ConfigError: an instance type the rehearsal does not know.
     """
+    if (wanted := sum(group.desired for group in cluster.groups)) > MOST:
+        raise ConfigError(f"cluster.yaml asks for {wanted:,} nodes; a rehearsal makes at most {MOST:,}",
+                          where=str(cluster.path), next="lower desiredCapacity")
     items, number = [], 0
     for group in cluster.groups:
         kind = lookup(group.instance_type)
