@@ -115,8 +115,9 @@ def import_seconds() -> float:
 
 
 def walk(folder: Path) -> dict[str, dict[str, object]]:
-    """The demo, and in the same run nine notebooks that only import what the walk's notebooks import."""
+    """The demo, and before and after it nine notebooks that only import what the walk's notebooks import."""
     checkout = make_checkout(folder / "demo")
+    before = _empty_notebooks(folder / "before", checkout)
     began = time.monotonic()
     _cli(checkout, "run", "--run-id", "demo")
     total = time.monotonic() - began
@@ -124,7 +125,7 @@ def walk(folder: Path) -> dict[str, dict[str, object]]:
     seconds = {r["stage"]: r["seconds"] for r in records if r["kind"] == "notebook" and r["state"] == "ended"}
     in_commands = sum(r["seconds"] for r in records if r["kind"] == "result" and r["seconds"])
     in_waits = sum(r["seconds"] for r in records if r["kind"] == "wait" and not r["blocker"])
-    empty = _empty_notebooks(folder / "empty", checkout)
+    empty = (before + _empty_notebooks(folder / "after", checkout)) / 2
     overhead = sum(seconds.values()) - in_commands - in_waits
     return {"demo": {"total_s": total, "stages": seconds},
             "notebooks": {"overhead_s": overhead, "empty_s": empty, "ratio": overhead / empty}}
@@ -133,15 +134,16 @@ def walk(folder: Path) -> dict[str, dict[str, object]]:
 def _empty_notebooks(folder: Path, checkout: Path) -> float:
     folder.mkdir()
     for stage in stages.NAMES:
-        imports = ["from gpurunbook import open_run", f"from gpurunbook.stages import {stage}", "import kubernetes",
-                   "import fastjsonschema", *(f"from gpurunbook import {name}" for name in ADDED.get(stage, ())),
+        imports = ["from gpurunbook import open_run", f"from gpurunbook.stages import {stage}",
+                   "from kubernetes.client import CoreV1Api",
+                   *(f"from gpurunbook import {name}" for name in ADDED.get(stage, ())),
                    *(["import matplotlib.figure"] if stage in ADDED else [])]
         book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("\n".join(imports))])
         nbformat.write(book, folder / f"{stage}.ipynb")
     code = ("import papermill, sys, time; began = time.monotonic()\n"
             "for name in sys.argv[2:]:\n"
             "    papermill.execute_notebook(f'{sys.argv[1]}/{name}.ipynb', f'{sys.argv[1]}/{name}.out.ipynb', "
-            "kernel_name='python3', progress_bar=False)\n"
+            "kernel_name='python3', progress_bar=False, shutdown_kernel='immediate')\n"
             "print('SECONDS', time.monotonic() - began)")
     done = subprocess.run([sys.executable, "-c", code, str(folder), *stages.NAMES], cwd=checkout, check=True,
                           capture_output=True, text=True)

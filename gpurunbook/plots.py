@@ -59,11 +59,15 @@ class Chart(Figure):
     """A figure that shows itself in a notebook, sharp, with its description as alternative text."""
 
     alt = ""
+    _drawn = b""
 
     def png(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None, "Description": self.alt})
-        return buffer.getvalue()
+        """The picture; drawn again only when the figure was changed since."""
+        if self.stale or not self._drawn:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None, "Description": self.alt})
+            self._drawn, self.stale = buffer.getvalue(), False
+        return self._drawn
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, dict[str, object]]]:
         width, height = (int(inches * DPI / 2) for inches in self.get_size_inches())

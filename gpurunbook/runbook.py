@@ -81,12 +81,18 @@ class Run:
         known = self.journal.last("program", name=name)
         if known and Path(known["path"]).exists():
             return str(known["path"])
-        found = programs.find(name)
+        found = self.find(name)
         if not found.fits:
             raise RunbookError(f"{name} {found.needed} is needed: {found.how}", where="gpurunbook doctor",
                                next=f"`make setup` builds it, or get it yourself: {found.get}")
-        self.journal.append("program", name=name, path=found.path, version=found.version, found=found.how)
         return found.path
+
+    def find(self, name: str) -> programs.Found:
+        """Look for a program afresh; one that fits is what the run uses from here on."""
+        found = programs.find(name)
+        if found.fits:
+            self.journal.append("program", name=name, path=found.path, version=found.version, found=found.how)
+        return found
 
     @cached_property
     def kubectl(self) -> Kubectl:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from platformdirs import user_cache_path
 
 from gpurunbook.command import Command
 
@@ -60,12 +64,22 @@ def _validate() -> Callable[[Any], Any]:
 
 
 def schema_problem(document: dict[str, Any]) -> tuple[str, str] | None:
-    """What eksctl's schema objects to first, as (key, problem); None when the document passes."""
+    """What eksctl's schema objects to first, as (key, problem); None when the document passes.
+
+    What has passed is remembered by its hash in the user's cache: every notebook of a walk asks again.
+    """
     from fastjsonschema import JsonSchemaValueException
+    text = json.dumps(document, sort_keys=True, default=str)
+    passed = user_cache_path("gpurunbook") / "passed" / sha256(SCHEMA.read_bytes() + text.encode()).hexdigest()
+    if passed.exists():
+        return None
     try:
         _validate()(document)
     except JsonSchemaValueException as error:
         return _explain(error)
+    with suppress(OSError):  # a cache that cannot be written only costs time
+        passed.parent.mkdir(parents=True, exist_ok=True)
+        passed.touch()
     return None
 
 

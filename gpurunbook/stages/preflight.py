@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from gpurunbook import programs, show, targets
@@ -18,11 +19,17 @@ DISK_GIB = 2.0
 
 def observe(run: Run) -> list[programs.Found]:
     """The programs of the run's target, as they are found on this machine."""
-    return doctor(run.target)
+    return _all(run.find, run.target)
 
 
 def doctor(target: targets.Target) -> list[programs.Found]:
-    return [programs.find(name) for name in target.programs]
+    """The same without a run."""
+    return _all(programs.find, target)
+
+
+def _all(find: Callable[[str], programs.Found], target: targets.Target) -> list[programs.Found]:
+    with ThreadPoolExecutor() as pool:  # each program takes a while to say its version
+        return list(pool.map(find, target.programs))
 
 
 def table(found: Sequence[programs.Found]) -> show.Table:

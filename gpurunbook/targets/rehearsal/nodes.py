@@ -5,27 +5,17 @@ Label keys from eksctl and the AWS cloud provider; the same file gives the same 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import json
-import logging
-from pathlib import Path
 from typing import Any
-
-import aiohttp
 
 from gpurunbook.config import ClusterConfig, NodeGroup
 from gpurunbook.errors import ConfigError
-from gpurunbook.targets.rehearsal.api import Api, ApiError
 from gpurunbook.targets.rehearsal.instance_types import InstanceType, lookup
 
 UNINITIALIZED = "node.cloudprovider.kubernetes.io/uninitialized"
 ZONES = "abc"
 KUBERNETES = "v1.36.3"
 MOST = 1000
-PAUSE = 0.1
-"""Seconds between two tries to register while the API server starts."""
-log = logging.getLogger(__name__)
 
 
 def manifest(cluster: ClusterConfig, port: int, *, uninitialized_taint: bool = True) -> dict[str, Any]:
@@ -48,25 +38,6 @@ def manifest(cluster: ClusterConfig, port: int, *, uninitialized_taint: bool = T
             items.append(_node(cluster, group, kind, number, port, uninitialized_taint and group.gpu))
             number += 1
     return {"apiVersion": "v1", "kind": "List", "items": items}
-
-
-async def register(api: Api, file: Path) -> None:
-    """Make the Node objects of a manifest that are not there yet, as each kubelet registers its own node.
-
-    Waits for the API server, however long it takes: the pod host may start before it.
-    """
-    items, said = json.loads(file.read_text())["items"], ""
-    while items:
-        try:
-            await api.create("/api/v1/nodes", items[0])
-        except (aiohttp.ClientError, TimeoutError, ApiError) as error:
-            if not isinstance(error, ApiError) or error.status != 409:
-                if str(error) != said:
-                    log.info("not registered yet: %s", error)
-                said = str(error)
-                await asyncio.sleep(PAUSE)
-                continue
-        items.pop(0)
 
 
 def _node(cluster: ClusterConfig, group: NodeGroup, kind: InstanceType, number: int, port: int,

@@ -29,9 +29,9 @@ from gpurunbook.targets.rehearsal import jail, logs, pki
 from gpurunbook.targets.rehearsal.api import Api
 from gpurunbook.targets.rehearsal.container import Container, Machine
 from gpurunbook.targets.rehearsal.images import load
-from gpurunbook.targets.rehearsal.nodes import register
 from gpurunbook.targets.rehearsal.pods import Pods
 from gpurunbook.targets.rehearsal.process import Process
+from gpurunbook.targets.rehearsal.registration import register
 from gpurunbook.targets.rehearsal.stage import Stage
 
 log = logging.getLogger(__name__)
