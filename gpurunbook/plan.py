@@ -86,9 +86,12 @@ class Plan:
     def _repr_html_(self) -> str:
         parts = [f"<p>{show.escape(self.reason)}</p>"]
         if self.elsewhere:
-            parts.append("<p><i>On AWS this would run; not run here:</i></p>"
-                         + show.commands_html("", [c.short for c in self.elsewhere], [c.full for c in self.elsewhere]))
+            parts.append("<p><i>On AWS this would run; <b>not run here</b>:</i></p>"
+                         + show.commands_html("", [c.short for c in self.elsewhere], [c.full for c in self.elsewhere],
+                                              "with all its paths"))
         if self.commands:
+            if self.elsewhere:
+                parts.append("<p><i>Here this runs:</i></p>")
             parts.append(show.commands_html(self.header, [c.short for c in self], [c.full for c in self]))
         return "".join(parts)
 

@@ -1,4 +1,4 @@
-"""How things show themselves: tables and boxes in a notebook, aligned text everywhere else.
+"""How things show themselves: tables, boxes and terminals in a notebook, aligned text everywhere else.
 
 Text from the cluster or a program is escaped here, once: no markup and no terminal control sequence passes.
 """
@@ -13,7 +13,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 MARKS = {"pass": "✓", "warn": "!", "fail": "✗", "unknown": "?", "": " "}
-COLOURS = {"pass": "#1a7f37", "warn": "#9a6700", "fail": "#cf222e", "unknown": "#6e7781"}
+COLOURS = {"pass": "#218c40", "warn": "#a87100", "fail": "#df3b43", "unknown": "#7a838c"}
+"""Middle tones: each has a contrast of 4 or more on white and on JupyterLab's dark ground."""
+NUMBER = re.compile(r"-?[0-9][0-9.,]*")
+ONE_LINE = 48
+"""Characters up to which a cell of a table is not broken: a node's name, a version range."""
+PRE = ("margin:4px 0;padding:6px 10px;border-radius:4px;background:rgba(127,127,127,.13);"
+       "font-size:.9em;line-height:1.45")
+TYPED = "display:block;white-space:pre-wrap;overflow-wrap:anywhere;padding-left:2ch;text-indent:-2ch"
+PROMPT = "<span style='user-select:none;opacity:.5'>$ </span>"
+"""It is seen, and not copied with the command."""
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """All controls but tab and line feed, line separators, marks that turn the writing direction, lone surrogates."""
 
@@ -51,17 +60,26 @@ class Table:
         return "\n".join(text.rstrip() for text in ([line(self.caption)] if self.caption else []) + lines)
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th scope='col' style='text-align:left'>{escape(c)}</th>" for c in self.columns)
+        sides = ["right" if self.rows and all(NUMBER.fullmatch(str(cell)) for cell in column) else "left"
+                 for column in zip(*self.rows, strict=True)] or ["left"] * len(self.columns)
+        head = "".join(f"<th scope='col' style='text-align:{side}'>{escape(c)}</th>"
+                       for c, side in zip(self.columns, sides, strict=True))
         body = ""
         for i, row in enumerate(self.rows):
             state = self.states[i] if self.states else ""
             mark = f"<b style='color:{COLOURS[state]}' title='{state}'>{MARKS[state]}</b> " if state else ""
-            cells = [f"<td style='text-align:left;vertical-align:top'>{mark if j == 0 else ''}{escape(cell)}</td>"
-                     for j, cell in enumerate(row)]
+            cells = [f"<td style='text-align:{side};vertical-align:top;{_breaks(cell)}'>"
+                     f"{mark if j == 0 else ''}{escape(cell)}</td>"
+                     for j, (cell, side) in enumerate(zip(row, sides, strict=True))]
             body += f"<tr>{''.join(cells)}</tr>"
-        caption = (f"<caption style='text-align:left;font-weight:600'>{escape(self.caption)}</caption>"
+        caption = (f"<caption style='text-align:left;font-weight:600;padding:2px 6px'>{escape(self.caption)}</caption>"
                    if self.caption else "")
-        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return (f"<table style='display:block;overflow-x:auto;border:0'>{caption}<thead><tr>{head}</tr></thead>"
+                f"<tbody>{body}</tbody></table>")
+
+
+def _breaks(cell: object) -> str:
+    return "white-space:nowrap" if len(str(cell)) <= ONE_LINE else "overflow-wrap:anywhere;min-width:16em"
 
 
 @dataclass(frozen=True)
@@ -76,17 +94,38 @@ class Box:
         return "\n".join([clean(self.title), *(f"  {clean(line)}" for line in self.lines)])
 
     def _repr_html_(self) -> str:
-        lines = "".join(f"<div>{escape(line)}</div>" for line in self.lines)
-        return (f"<div style='border-left:4px solid {COLOURS[self.state]};padding:4px 12px;margin:4px 0'>"
-                f"<b>{escape(self.title)}</b>{lines}</div>")
+        lines = "".join(f"<div style='font-size:.9em;opacity:.85'>{escape(line)}</div>" for line in self.lines)
+        return (f"<div style='border-left:4px solid {COLOURS[self.state]};padding:2px 12px;margin:4px 0;line-height:1.45;"
+                f"overflow-wrap:anywhere'><b>{escape(self.title)}</b>{lines}</div>")
 
 
-def commands_html(header: str, shown: Iterable[str], full: Iterable[str]) -> str:
-    """The short commands under their `export` line, and the full ones one fold away; both can be pasted."""
-    style = "style='white-space:pre-wrap;word-break:break-all;margin:2px 0'"
-    short = "\n".join([header, *shown] if header else shown)
-    return (f"<pre {style}>{escape(short)}</pre><details><summary>exactly what runs</summary>"
-            f"<pre {style}>{escape(chr(10).join(full))}</pre></details>")
+@dataclass(frozen=True)
+class Terminal:
+    """A line as a person types it, and what was printed below it. Long lines of output scroll: no table is broken."""
+
+    command: str
+    text: str = ""
+
+    def __repr__(self) -> str:
+        return "\n".join([f"$ {line(self.command)}", *([clean(self.text.rstrip())] if self.text.strip() else [])])
+
+    def _repr_html_(self) -> str:
+        text = (f"<span style='display:block;white-space:pre;overflow-x:auto'>{escape(self.text.rstrip())}</span>"
+                if self.text.strip() else "")
+        return f"<pre style='{PRE}'><span style='{TYPED}'>{PROMPT}{escape(self.command)}</span>{text}</pre>"
+
+
+def commands_html(header: str, shown: Iterable[str], full: Iterable[str], fold: str = "exactly what runs") -> str:
+    """The short commands under their `export` line, and the full ones one fold away; both can be pasted.
+
+    The `export` line is long and the same everywhere: it takes one line on the screen, and is copied whole.
+    """
+    cut = "display:block;white-space:nowrap;overflow:hidden;text-overflow:ellipsis;opacity:.65"
+    lines = [f"<span style='{cut}'>{PROMPT}{escape(header)}</span>"] if header else []
+    lines += [f"<span style='{TYPED}'>{PROMPT}{escape(command)}</span>" for command in shown]
+    whole = "".join(f"<span style='{TYPED}'>{PROMPT}{escape(command)}</span>" for command in full)
+    return (f"<pre style='{PRE}'>{''.join(lines)}</pre><details><summary style='cursor:pointer;font-size:.9em;opacity:.85'>"
+            f"{escape(fold)}</summary><pre style='{PRE}'>{whole}</pre></details>")
 
 
 def in_notebook() -> bool:
@@ -124,19 +163,24 @@ class Live:
             return
         self._shown = time.monotonic()
         usual = f", usually {self.usual[0]:g} to {self.usual[1]:g} s" if self.usual else ""
-        self._update(f"⏳ {self.phase}: {elapsed:.0f} s{usual}{' · ' + line(self.last)[:160] if self.last else ''}")
+        self._update(f"⏳ {self.phase}: {elapsed:.0f} s{usual}", line(self.last)[:160])
 
     def done(self, seconds: float) -> None:
         """The last word, only if something was shown before."""
         if self._shown:
-            self._update(f"✓ {self.phase}: {seconds:.1f} s")
+            self._update(f"✓ {self.phase}: {seconds:.1f} s", state="pass")
 
-    def _update(self, text: str) -> None:
+    def stopped(self, seconds: float) -> None:
+        """The last word for a step that failed or was interrupted: no hourglass stays on the screen."""
+        if self._shown:
+            self._update(f"✗ {self.phase}: stopped after {seconds:.1f} s", line(self.last)[:160], "fail")
+
+    def _update(self, text: str, said: str = "", state: str = "unknown") -> None:
         if not in_notebook():
-            print(text, flush=True)
+            print(f"{text} · {said}" if said else text, flush=True)
         else:
             from IPython.display import display
-            box = Box(text, (), "unknown")
+            box = Box(text, (said,) if said else (), state)
             if self._handle is None:
                 self._handle = display(box, display_id=True)  # type: ignore[no-untyped-call]
             else:
