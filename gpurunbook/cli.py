@@ -117,7 +117,7 @@ def plan(target: TargetName = "rehearsal", run_id: RunId = "", cluster_file: Clu
     """What each stage would do now. Changes nothing."""
     from gpurunbook import preview
     root, path = _open(target, cluster_file)
-    found = preview.plans(root, target, path, cluster_file, run_id)
+    found = preview.plans(root, target, path, run_id)
     if as_json:
         out.print_json(json.dumps(found, default=str))
         return

@@ -7,47 +7,48 @@ from pathlib import Path
 from typing import Any
 
 from gpurunbook import runs, stages, targets
+from gpurunbook.config import load_cluster
 from gpurunbook.errors import RunbookError
+from gpurunbook.journal import ReadOnlyJournal
+from gpurunbook.runbook import Run
 
+NEW = "new"
+ASIDE = {"preflight": "only looks", "teardown": "run by itself at the end, or by: gpurunbook teardown"}
 READS = ("nodes", "next_token", "latency")
 """Stages that only look or measure, and run again each time."""
 
 
-def plans(root: Path, target: str, cluster_path: Path, cluster_file: str, run_id: str = "") -> list[dict[str, Any]]:
-    """One row for each stage: stage, reason, shown (short commands), argv (full ones)."""
-    from gpurunbook.runbook import open_run
-    rows: list[dict[str, Any]] = []
+def plans(root: Path, target: str, cluster_path: Path, run_id: str = "") -> list[dict[str, Any]]:
+    """One row for each stage: stage, reason, shown (short commands), commands (full argv).
+
+    Without a run to go on with, the commands are those of a run that would be called NEW.
+    """
+    kind, cluster = targets.get(target), load_cluster(cluster_path)
     try:
         folder = runs.resolve(root, target, cluster_path, run_id, start=False)
     except RunbookError:
-        kind = targets.get(target)
-        return [{"stage": "preflight", "reason": "only looks", "shown": [], "commands": []},
-                {"stage": "provision", "reason": f"a new run on {kind.name}: make the cluster of {cluster_file}",
-                 "shown": [], "commands": []},
-                *[_unknown(stage) for stage in stages.NAMES[2:]]]
+        folder = root / "runs" / (run_id or NEW)
+    rows: list[dict[str, Any]] = []
     answers = False
     for stage in stages.NAMES:
-        if stage in ("preflight", "teardown"):
-            reason = "only looks" if stage == "preflight" else "run by itself at the end, or by: gpurunbook teardown"
-            rows.append({"stage": stage, "reason": reason, "shown": [], "commands": []})
-            continue
-        if stage != "provision" and not answers:
-            rows.append(_unknown(stage))
-            continue
-        run = open_run(stage, run_id=folder.name, target=target, cluster_file=cluster_file, quiet=True)
-        module = import_module(f"gpurunbook.stages.{stage}")
-        try:
-            facts = module.observe(run)
-            row = module.plan(run, facts).to_json()
-        except RunbookError as error:
-            row = {"reason": f"known later: {error.what}", "shown": [], "commands": []}
-        if stage == "provision":
-            answers = facts.answers
-        if stage in READS and not row["commands"]:
-            row["reason"] += "; reads and measures again each time"
+        if stage in ASIDE:
+            row = nothing(ASIDE[stage])
+        elif stage != "provision" and not answers:
+            row = nothing("known after 02")
+        else:
+            run = Run(root, folder, kind, cluster, stage, ReadOnlyJournal(folder))
+            module = import_module(f"gpurunbook.stages.{stage}")
+            try:
+                facts = module.observe(run)
+                row = module.plan(run, facts).to_json()
+                answers = answers or facts.answers
+            except RunbookError as error:
+                row = nothing(f"known later: {error.what}")
+            if stage in READS and not row["commands"]:
+                row |= nothing(f"{row['reason']}; reads and measures again each time")
         rows.append({"stage": stage, **row})
     return rows
 
 
-def _unknown(stage: str) -> dict[str, Any]:
-    return {"stage": stage, "reason": "known after 02", "shown": [], "commands": []}
+def nothing(reason: str) -> dict[str, Any]:
+    return {"reason": reason, "shown": [], "commands": []}

@@ -104,9 +104,11 @@ def at(second: float) -> str:
 
 
 def test_without_a_run_the_preview_says_what_is_not_known_yet(checkout: Path) -> None:
-    rows = preview.plans(checkout, "rehearsal", (checkout / "cluster.yaml").resolve(), "cluster.yaml")
+    rows = preview.plans(checkout, "rehearsal", (checkout / "cluster.yaml").resolve())
     assert [row["stage"] for row in rows] == list(stages.NAMES)
-    assert [row["reason"] for row in rows[2:]] == ["known after 02"] * 7
+    assert [row["reason"] for row in rows[2:-1]] == ["known after 02"] * 6
+    assert any(line.startswith("kwokctl create cluster --name=new") for line in rows[1]["shown"])
+    assert not (checkout / "runs").exists()
     assert "a new run on rehearsal" in rows[1]["reason"]
     assert not (checkout / "runs").exists()
 
@@ -114,7 +116,7 @@ def test_without_a_run_the_preview_says_what_is_not_known_yet(checkout: Path) ->
 def test_with_a_run_and_no_cluster_the_preview_shows_the_commands_that_make_it(checkout: Path) -> None:
     hand_written(checkout)
     rows = {row["stage"]: row for row in
-            preview.plans(checkout, "rehearsal", (checkout / "cluster.yaml").resolve(), "cluster.yaml")}
+            preview.plans(checkout, "rehearsal", (checkout / "cluster.yaml").resolve())}
     assert any(line.startswith("kwokctl create cluster --name=by-hand") for line in rows["provision"]["shown"])
     assert rows["taint"]["reason"] == rows["model"]["reason"] == "known after 02"
     assert not (checkout / "runs" / "by-hand" / "kubeconfig").exists()

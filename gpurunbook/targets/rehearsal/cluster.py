@@ -73,7 +73,8 @@ class Rehearsal:
     def observe(self, run: Run) -> ClusterState:
         alive = {p.name: p for p in processes.of_runs(run.folder)}
         made = (self._work(run) / "kwok.yaml").exists()
-        parts = [Part(name, "running" if name in alive else "dead" if made else "absent",
+        parts = [Part("pod host" if name == POD_HOST else name,
+                      "running" if name in alive else "dead" if made else "absent",
                       f"pid {alive[name].pid}" if name in alive else "") for name in (*COMPONENTS, POD_HOST)]
         present: tuple[str, ...] = ()
         answers = False
@@ -102,7 +103,7 @@ class Rehearsal:
         if not weights.ready():
             commands.append(Command((sys.executable, "-m", f"{POD_HOST}.weights"), shown=("python", "-m", f"{POD_HOST}.weights"),
                                     why="prepare the model's weights, once for this machine", limit=300, usual=(5, 30)))
-        if POD_HOST in dead:
+        if "pod host" in dead:
             commands.append(self._pod_host(run, port))
         made = (self._work(run) / "kwok.yaml").exists()
         if set(dead) & set(COMPONENTS) and made:
@@ -115,8 +116,12 @@ class Rehearsal:
         if state.missing and not dead:
             commands.append(run.kubectl.create(self._folder(run) / "missing-nodes.json",
                                                why=f"register the {len(state.missing)} nodes that are missing"))
-        reason = ("the control plane answers and every node of cluster.yaml is there" if not commands else
-                  f"missing: {', '.join(dead + list(state.missing))}")
+        if not commands:
+            reason = "the control plane answers and every node of cluster.yaml is there"
+        elif all(part.state == "absent" for part in state.parts):
+            reason = f"no cluster yet: start the pod host and the control plane; {len(state.missing)} nodes will register"
+        else:
+            reason = f"not running: {', '.join(dead) or 'none'}; missing nodes: {', '.join(state.missing) or 'none'}"
         files = self._files(run, state, port, stuck_taint) if commands else {}
         return run.plan(commands, reason, files=files, elsewhere=(
             Eksctl().create_cluster(run.cluster.path, Path("./kubeconfig.cluster.yaml"), shown_config="./cluster.yaml"),))
