@@ -9,15 +9,12 @@ from __future__ import annotations
 import base64
 import io
 import textwrap
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -25,11 +22,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gpurunbook.stages.latency import summary
+from gpurunbook.tokens import visible
 
 Result = dict[str, Any]
 Theme = Literal["light", "dark"]
 DPI = 192  # twice a screen's 96
-WHITESPACE = {" ": "·", "\n": "⏎", "\t": "⇥"}
 DTYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 PRECISIONS = {"int8": "8-bit LLM.int8", "nf4": "4-bit NF4"}
 LABEL = 26
@@ -92,7 +89,7 @@ def top10(result: Result, *, footer: str, path: Path | None = None, theme: Theme
     figure, above = _page(f"The {len(top)} most likely next tokens, {_arm(arm)}", footer, result, colours,
                           height=2.75 + 0.3 * rows)
     bottom = 1.05 / figure.get_figheight()
-    above = _chips(figure, [_text(t) for t in result["prompt_tokens"]], above, colours)
+    above = _chips(figure, [visible(t) for t in result["prompt_tokens"]], above, colours)
     ps = [t["p"] for t in top]
     rest = max(0.0, 1 - sum(ps))
     axes = figure.add_axes((0.25, bottom, 0.71, above - bottom))
@@ -102,7 +99,7 @@ def top10(result: Result, *, footer: str, path: Path | None = None, theme: Theme
     axes.set_ylim(rows - 0.4, -0.6)
     axes.set_xlim(0, widest * 1.5)
     axes.set_xticks([])
-    names = [_short(_text(t)) for t in top] + [f"{result['vocab_size'] - len(top):,} other tokens"]
+    names = [_short(visible(t)) for t in top] + [f"{result['vocab_size'] - len(top):,} other tokens"]
     axes.set_yticks(range(rows), [""] * rows)
     ticks = {}
     if reference:
@@ -178,53 +175,10 @@ def latency(result: Result, *, footer: str, path: Path | None = None, theme: The
 def describe_top10(result: Result) -> str:
     """The chart in words, for those who cannot see it."""
     arm = result["arms"][0]
-    listed = ", ".join(f"“{_text(t)}” {t['p']:.1%}" for t in arm["top"])
-    prompt = "".join(_text(t) for t in result["prompt_tokens"])
+    listed = ", ".join(f"“{visible(t)}” {t['p']:.1%}" for t in arm["top"])
+    prompt = "".join(visible(t) for t in result["prompt_tokens"])
     return (f"Bar chart of the {len(arm['top'])} most likely next tokens after “{prompt}” in {_arm(arm)}: {listed}; "
             f"all other tokens {max(0.0, 1 - arm['top_mass']):.1%}. A middle dot stands for a space.")
-
-
-def show_token(text: str) -> str:
-    """A token with nothing invisible left in it.
-
-    Space, newline and tab become · ⏎ ⇥. Characters that would not show, or not be told from these (controls, other
-    spaces, marks without a letter, glyphs that the font lacks), become ⟨U+1F984⟩. A byte that is no character on its
-    own (Python's surrogateescape) becomes ⟨0xF0⟩.
-    """
-    shown = ""
-    for i, char in enumerate(text):
-        code, kind = ord(char), unicodedata.category(char)
-        if char in WHITESPACE:
-            shown += WHITESPACE[char]
-        elif 0xDC80 <= code <= 0xDCFF:
-            shown += f"⟨0x{code - 0xDC00:02X}⟩"
-        elif kind[0] in "CZ" or char in WHITESPACE.values() or code not in _glyphs() or (kind[0] == "M" and i == 0):
-            shown += f"⟨U+{code:04X}⟩"
-        else:
-            shown += char
-    return shown
-
-
-@cache
-def _glyphs() -> frozenset[int]:
-    """Code points that DejaVu Sans, which comes with matplotlib, can draw."""
-    return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())
-
-
-@cache
-def _bytes_alphabet() -> dict[str, int]:
-    """GPT-2's spelling of bytes in byte-level vocabularies: printable ones as themselves, the others from U+0100 on."""
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [b for b in range(256) if b not in plain]
-    return {chr(b): b for b in plain} | {chr(0x100 + i): b for i, b in enumerate(others)}
-
-
-def _text(token: dict[str, Any]) -> str:
-    """A token's visible text; its bytes where it is only a part of a character."""
-    alphabet, spelled = _bytes_alphabet(), str(token.get("token") or "")
-    if "�" in token["text"] and spelled and all(char in alphabet for char in spelled):
-        return show_token(bytes(alphabet[char] for char in spelled).decode("utf-8", "surrogateescape"))
-    return show_token(str(token["text"]))
 
 
 def _short(text: str) -> str:

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 import sys
@@ -21,9 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from gpurunbook import programs, show, stages, targets
+from gpurunbook import identity, programs, show, stages, targets
 from gpurunbook.command import Command, Result, environment
 from gpurunbook.command import run as run_command
 from gpurunbook.config import ClusterConfig, load_cluster
@@ -235,28 +232,14 @@ class Run:
         known, seen = self.journal.last("identity"), self.identity()
         if known is None:
             self.journal.append("identity", **seen)
-        elif any(known[key] != value for key, value in seen.items()):
-            differs = ", ".join(key for key, value in seen.items() if known[key] != value)
-            raise RunbookError(f"the cluster behind {self.kubeconfig} is not the one this run began with ({differs})",
-                               where=str(self.kubeconfig), next="restore the run's kubeconfig, or start a new run; "
-                                                                "nothing was written")
+        elif differs := [key for key, value in seen.items() if known[key] != value]:
+            raise RunbookError(f"the cluster behind {self.kubeconfig} is not the one this run began with "
+                               f"({', '.join(differs)})", where=str(self.kubeconfig),
+                               next="restore the run's kubeconfig, or start a new run; nothing was written")
 
     def identity(self) -> dict[str, str]:
-        """What tells this cluster from any other: server, SHA-256 of its CA, UID of kube-system."""
-        context = self.target.context(self)
-        config = yaml.safe_load(self.kubeconfig.read_text()) if self.kubeconfig.exists() else {}
-        name = next((c["context"]["cluster"] for c in config.get("contexts") or [] if c["name"] == context), None)
-        entry = next((c["cluster"] for c in config.get("clusters") or [] if c["name"] == name), None)
-        if entry is None:
-            raise RunbookError(f"run {self.id} has no cluster: its kubeconfig lacks {context}", where=str(self.kubeconfig),
-                               next="run notebooks/02_provision.ipynb first, or: gpurunbook run --until provision")
-        ca = entry.get("certificate-authority-data") or Path(entry["certificate-authority"]).read_text()
-        try:
-            uid = self.core.read_namespace("kube-system", _request_timeout=10).metadata.uid
-        except Exception as error:
-            raise RunbookError(f"the cluster of run {self.id} does not answer: {type(error).__name__}",
-                               where=entry["server"], next="gpurunbook status, then run the stage again") from error
-        return {"server": entry["server"], "ca_sha256": hashlib.sha256(ca.encode()).hexdigest(), "uid": uid}
+        """What tells this cluster from any other. Raises RunbookError when there is none, or it does not answer."""
+        return identity.read(self.kubeconfig, self.target.context(self), lambda: self.core)
 
     def _repr_html_(self) -> str:
         return self.banner._repr_html_()

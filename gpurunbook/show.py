@@ -15,9 +15,9 @@ from dataclasses import dataclass
 MARKS = {"pass": "✓", "warn": "!", "fail": "✗", "unknown": "?", "": " "}
 COLOURS = {"pass": "#218c40", "warn": "#a87100", "fail": "#df3b43", "unknown": "#7a838c"}
 """Middle tones: each has a contrast of 4 or more on white and on JupyterLab's dark ground."""
-NUMBER = re.compile(r"-?[0-9][0-9.,]*")
-ONE_LINE = 48
-"""Characters up to which a cell of a table is not broken: a node's name, a version range."""
+NUMBER = re.compile(r"-?[0-9][0-9,]*(\.[0-9]+)?")
+ONE_LINE = 32
+"""Characters up to which a cell of a table is never broken, such as a range of versions."""
 PRE = ("margin:4px 0;padding:6px 10px;border-radius:4px;background:rgba(127,127,127,.13);"
        "font-size:.9em;line-height:1.45")
 TYPED = "display:block;white-space:pre-wrap;overflow-wrap:anywhere;padding-left:2ch;text-indent:-2ch"
@@ -79,39 +79,59 @@ class Table:
 
 
 def _breaks(cell: object) -> str:
-    return "white-space:nowrap" if len(str(cell)) <= ONE_LINE else "overflow-wrap:anywhere;min-width:16em"
+    """CSS: a short cell stays on one line; a long one may be broken, a path or a taint's key anywhere."""
+    text = str(cell)
+    if len(text) <= ONE_LINE:
+        return "white-space:nowrap"
+    return "min-width:10em;" + ("word-break:break-all" if "/" in text else "overflow-wrap:anywhere")
 
 
 @dataclass(frozen=True)
 class Box:
-    """A titled paragraph with a coloured edge: a banner, a note, an instruction."""
+    """A titled paragraph with a coloured edge: a banner, a note, an instruction.
+
+    `fold`, if given, is a line and what unfolds below it in a notebook.
+    """
 
     title: str
     lines: tuple[str, ...]
     state: str = "unknown"
+    fold: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return "\n".join([clean(self.title), *(f"  {clean(line)}" for line in self.lines)])
+        return "\n".join([clean(self.title), *(f"  {clean(line)}" for line in (*self.lines, *self.fold))])
 
     def _repr_html_(self) -> str:
-        lines = "".join(f"<div style='font-size:.9em;opacity:.85'>{escape(line)}</div>" for line in self.lines)
+        small = "font-size:.9em;opacity:.85"
+        lines = "".join(f"<div style='{small}'>{escape(line)}</div>" for line in self.lines)
+        if self.fold:
+            head, *rest = self.fold
+            lines += (f"<details style='{small};margin:0'><summary style='cursor:pointer'>{escape(head)}</summary>"
+                      + "".join(f"<div style='padding-left:1.2em'>{escape(line)}</div>" for line in rest) + "</details>")
         return (f"<div style='border-left:4px solid {COLOURS[self.state]};padding:2px 12px;margin:4px 0;line-height:1.45;"
                 f"overflow-wrap:anywhere'><b>{escape(self.title)}</b>{lines}</div>")
 
 
 @dataclass(frozen=True)
 class Terminal:
-    """A line as a person types it, and what was printed below it. Long lines of output scroll: no table is broken."""
+    """A line as a person types it, and what was printed below it. Long lines of output scroll: no table is broken.
+
+    `seconds`, if given, says that it ended well, and how long it took.
+    """
 
     command: str
     text: str = ""
+    seconds: float | None = None
 
     def __repr__(self) -> str:
-        return "\n".join([f"$ {line(self.command)}", *([clean(self.text.rstrip())] if self.text.strip() else [])])
+        return "\n".join([f"$ {line(self.command)}", *([clean(self.text.rstrip())] if self.text.strip() else []),
+                          *([f"✓ {self.seconds:.1f} s"] if self.seconds is not None else [])])
 
     def _repr_html_(self) -> str:
         text = (f"<span style='display:block;white-space:pre;overflow-x:auto'>{escape(self.text.rstrip())}</span>"
                 if self.text.strip() else "")
+        if self.seconds is not None:
+            text += f"<b style='display:block;user-select:none;color:{COLOURS['pass']}'>✓ {self.seconds:.1f} s</b>"
         return f"<pre style='{PRE}'><span style='{TYPED}'>{PROMPT}{escape(self.command)}</span>{text}</pre>"
 
 
@@ -163,7 +183,8 @@ class Live:
             return
         self._shown = time.monotonic()
         usual = f", usually {self.usual[0]:g} to {self.usual[1]:g} s" if self.usual else ""
-        self._update(f"⏳ {self.phase}: {elapsed:.0f} s{usual}", line(self.last)[:160])
+        mark = "…" if in_notebook() else "⏳"  # a browser on a plain Linux machine may have no font for emoji
+        self._update(f"{mark} {self.phase}: {elapsed:.0f} s{usual}", line(self.last)[:160])
 
     def done(self, seconds: float) -> None:
         """The last word, only if something was shown before."""

@@ -12,7 +12,7 @@ import pytest
 from gpurunbook.errors import RunbookError
 from gpurunbook.targets.rehearsal import jail, rootfs
 from gpurunbook.targets.rehearsal.jail import Bind, Jail
-from gpurunbook.targets.rehearsal.stage import Stage
+from gpurunbook.targets.rehearsal.mounts import Mounts
 
 PLAIN = Jail("/usr/bin/bwrap", (Bind("/pods/a", "/home", True), Bind("/cache/model", "/opt/model")),
              {"HOME": "/home", "A": "1"}, "/home/app", "pod-1", 62_001)
@@ -121,11 +121,11 @@ def test_a_failing_bubblewrap_runs_nothing(tmp_path: Path) -> None:
 
 
 def test_the_stage_gives_back_what_is_not_staged() -> None:
-    stage = Stage({"/root/.pyenv": "/mnt/0", "/runs/1/pods": "/mnt/1"})
-    assert stage.source("/root/.pyenv/bin/x") == "/mnt/0/bin/x"
-    assert stage.source("/runs/1/pods") == "/mnt/1"
-    assert stage.source("/usr/bin/bwrap") == "/usr/bin/bwrap"
-    assert stage.source("/root/.pyenv2") == "/root/.pyenv2"
+    mounts = Mounts({"/root/.pyenv": "/mnt/0", "/runs/1/pods": "/mnt/1"})
+    assert mounts.source("/root/.pyenv/bin/x") == "/mnt/0/bin/x"
+    assert mounts.source("/runs/1/pods") == "/mnt/1"
+    assert mounts.source("/usr/bin/bwrap") == "/usr/bin/bwrap"
+    assert mounts.source("/root/.pyenv2") == "/root/.pyenv2"
 
 
 @pytest.mark.parametrize(("mounts", "workdir", "more"), [

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpurunbook import plots
+from gpurunbook import plots, tokens
 from gpurunbook.stages import latency
 
 
@@ -48,7 +48,7 @@ def result() -> dict[str, Any]:
     ("", ""),
 ])  # fmt: skip
 def test_show_token(text: str, shown: str) -> None:
-    assert plots.show_token(text) == shown
+    assert tokens.show_token(text) == shown
 
 
 def words(figure: plots.Chart) -> list[str]:

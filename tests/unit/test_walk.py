@@ -109,7 +109,7 @@ def test_without_a_run_the_preview_says_what_is_not_known_yet(checkout: Path) ->
     assert [row["reason"] for row in rows[2:-1]] == ["known after 02"] * 6
     assert any(line.startswith("kwokctl create cluster --name=new") for line in rows[1]["shown"])
     assert not (checkout / "runs").exists()
-    assert "a new run on rehearsal" in rows[1]["reason"]
+    assert "no cluster yet" in rows[1]["reason"]
     assert not (checkout / "runs").exists()
 
 

@@ -14,9 +14,9 @@ from gpurunbook.targets.rehearsal.api import Object
 from gpurunbook.targets.rehearsal.images import Image
 from gpurunbook.targets.rehearsal.jail import Bind, Jail, interpreter, search_path, uid_for
 from gpurunbook.targets.rehearsal.logs import LogFile
+from gpurunbook.targets.rehearsal.mounts import Mounts
 from gpurunbook.targets.rehearsal.pod_status import ContainerState, lost, now, running, terminated, waiting
 from gpurunbook.targets.rehearsal.process import Exit, Process
-from gpurunbook.targets.rehearsal.stage import Stage
 
 IDLE = ["/bin/sleep", "infinity"]
 KEPT_LOGS = 2  # the newest, and the one before for `kubectl logs --previous`
@@ -27,7 +27,7 @@ class Machine:
     """What all containers of this pod host share."""
 
     bwrap: str
-    stage: Stage
+    mounts: Mounts
     pods: Path
     model: Path
     images: Mapping[str, Image]
@@ -127,8 +127,8 @@ class Container:
         binds += [Bind(str(path), dest, True)
                   for dest, path in rootfs.make_own(self._folder / "root", own, self.uid).items()]
         return Jail(
-            bwrap=machine.stage.source(machine.bwrap),
-            binds=tuple(Bind(machine.stage.source(bind.source), bind.dest, bind.writable) for bind in binds),
+            bwrap=machine.mounts.source(machine.bwrap),
+            binds=tuple(Bind(machine.mounts.source(bind.source), bind.dest, bind.writable) for bind in binds),
             environment={"PATH": search_path(), "HOME": "/root", "LANG": "C.UTF-8", **variables},
             workdir=workdir, hostname=metadata["name"][:63], uid=self.uid,
         )

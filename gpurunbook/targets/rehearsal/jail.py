@@ -5,7 +5,7 @@ read-only, and of its pod's own folders; a process table, host name, user namesp
 of the host's variables. Without bubblewrap and user namespaces nothing runs: there is no unjailed fallback.
 
 Started by root, processes are dropped to an unused uid per pod *before* bubblewrap, because RLIMIT_NPROC does not bind
-the real uid 0 and because an escape must not land at root. `stage.py` says how such a uid reaches files under /root.
+the real uid 0 and because an escape must not land at root. `mounts.py` says how such a uid reaches files under /root.
 """
 
 from __future__ import annotations
@@ -231,11 +231,11 @@ def forbidden(said: str, sysctls: Path = Path("/proc/sys")) -> RunbookError:
 
 
 def _prove() -> int:
-    from gpurunbook.targets.rehearsal.stage import Stage
+    from gpurunbook.targets.rehearsal.mounts import Mounts
 
-    stage = Stage.set([*interpreter(), find_bwrap()])
-    binds = tuple(Bind(stage.source(path), path) for path in interpreter())
-    jail = Jail(stage.source(find_bwrap()), binds, {}, "/", "probe", uid_for("0"))
+    mounts = Mounts.set([*interpreter(), find_bwrap()])
+    binds = tuple(Bind(mounts.source(path), path) for path in interpreter())
+    jail = Jail(mounts.source(find_bwrap()), binds, {}, "/", "probe", uid_for("0"))
     python = jail.spawn([sys.executable, "-I", "-S", "-c", ""],
                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=sys.stderr)
     return python.wait(15)

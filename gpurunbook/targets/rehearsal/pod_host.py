@@ -29,10 +29,10 @@ from gpurunbook.targets.rehearsal import jail, logs, pki
 from gpurunbook.targets.rehearsal.api import Api
 from gpurunbook.targets.rehearsal.container import Container, Machine
 from gpurunbook.targets.rehearsal.images import load
+from gpurunbook.targets.rehearsal.mounts import Mounts
 from gpurunbook.targets.rehearsal.pods import Pods
 from gpurunbook.targets.rehearsal.process import Process
 from gpurunbook.targets.rehearsal.registration import register
-from gpurunbook.targets.rehearsal.stage import Stage
 
 log = logging.getLogger(__name__)
 KUBECONFIG_PAUSE = 0.1  # seconds between two looks for the kubeconfig
@@ -57,7 +57,7 @@ class Settings:
 
 
 def machine(settings: Settings) -> Machine:
-    """Set the limits and the stage of all jails. Changes this process, so call it once and before there are threads.
+    """Set the limits and the mounts of all jails. Changes this process, so call it once and before there are threads.
 
     Raises:
         RunbookError: no jail can be made here, or the pods could not read the model.
@@ -72,8 +72,8 @@ def machine(settings: Settings) -> Machine:
         raise RunbookError("Pods could not read the model: they run as other users", where=str(unreadable[0]),
                            next=f"chmod -R a+rX {settings.model}")
     jail.limit()
-    stage = Stage.set([*jail.interpreter(), bwrap, str(settings.model), str(settings.pods)])
-    return Machine(bwrap, stage, settings.pods, settings.model, load(settings.images))
+    mounts = Mounts.set([*jail.interpreter(), bwrap, str(settings.model), str(settings.pods)])
+    return Machine(bwrap, mounts, settings.pods, settings.model, load(settings.images))
 
 
 class PodHost:

@@ -24,8 +24,8 @@ PLACES = ("/mnt", "/media", "/srv", "/opt", "/boot", "/home")
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Where bubblewrap finds the host's paths: a mapping of staged folder to its place on the stage."""
+class Mounts:
+    """Where bubblewrap finds the host's paths: folder of the host -> the folder it is bound onto."""
 
     places: Mapping[str, str] = field(default_factory=dict)
 

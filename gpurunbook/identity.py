@@ -1,0 +1,40 @@
+"""Which cluster is this? Server, SHA-256 of its CA, and the UID of kube-system; a context's name proves nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from gpurunbook.errors import RunbookError
+
+if TYPE_CHECKING:
+    import kubernetes.client
+
+ANSWER_SECONDS = 10
+
+
+def read(kubeconfig: Path, context: str, core: Callable[[], kubernetes.client.CoreV1Api]) -> dict[str, str]:
+    """`server`, `ca_sha256` and `uid` of the cluster that a context of a kubeconfig names.
+
+    Raises:
+        RunbookError: there is no such cluster yet, or it does not answer.
+    """
+    config: dict[str, Any] = yaml.safe_load(kubeconfig.read_text()) if kubeconfig.exists() else {}
+    name = next((c["context"]["cluster"] for c in config.get("contexts") or [] if c["name"] == context), None)
+    cluster = next((c["cluster"] for c in config.get("clusters") or [] if c["name"] == name), None)
+    if cluster is None:
+        raise RunbookError(f"this run has no cluster yet: {kubeconfig} lacks the context {context}", where=str(kubeconfig),
+                           next="run notebooks/02_provision.ipynb first, or: gpurunbook run --until provision")
+    from kubernetes.client import ApiException
+    from urllib3.exceptions import HTTPError
+    ca = cluster.get("certificate-authority-data") or Path(cluster["certificate-authority"]).read_text()
+    try:
+        uid = core().read_namespace("kube-system", _request_timeout=ANSWER_SECONDS).metadata.uid
+    except (ApiException, HTTPError) as error:
+        raise RunbookError(f"the cluster at {cluster['server']} does not answer: {type(error).__name__}",
+                           where=str(kubeconfig), next="gpurunbook status, then: gpurunbook run --from provision") from error
+    return {"server": cluster["server"], "ca_sha256": hashlib.sha256(ca.encode()).hexdigest(), "uid": uid}
