@@ -135,7 +135,7 @@ def _empty_notebooks(folder: Path, checkout: Path) -> float:
     folder.mkdir()
     for stage in stages.NAMES:
         imports = ["from gpurunbook import open_run", f"from gpurunbook.stages import {stage}",
-                   "from kubernetes.client import CoreV1Api",
+                   *(["from kubernetes.client import CoreV1Api"] if stage != "preflight" else []),
                    *(f"from gpurunbook import {name}" for name in ADDED.get(stage, ())),
                    *(["import matplotlib.figure"] if stage in ADDED else [])]
         book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("\n".join(imports))])

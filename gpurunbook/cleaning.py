@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gpurunbook import processes, runs
-from gpurunbook.errors import ConfigError
+from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.journal import Journal
 
 
@@ -32,7 +32,7 @@ def clean(run_id: str = "", *, every: bool = False) -> tuple[list[str], list[str
         info = runs.read(folder)
         state = info.state if info else "dead"
         if folder != named and (run_id or (state in ("running", "kept") and not every)):
-            spared += [f"{_line(p)}: the run is {state}; end it with --run-id {folder.name}" for p in found]
+            spared += [f"{_line(p)}: the run is {state}; end it with --run-id {folder.name}" for p in found if not run_id]
             continue
         left = processes.end(found)
         stubborn += [_line(p) for p in left]
@@ -46,6 +46,8 @@ def clean(run_id: str = "", *, every: bool = False) -> tuple[list[str], list[str
 def _named(run_id: str, folders: list[Path]) -> Path | None:
     """The run that is meant: where several checkouts have one of that name, the one of this checkout."""
     found = [folder for folder in folders if folder.name == run_id]
+    if run_id and not found and not (runs.find_root() / "runs" / run_id).exists():
+        raise RunbookError(f"there is no run {run_id}", where="runs/", next="gpurunbook status")
     here = [folder for folder in found if Path.cwd().is_relative_to(folder.parents[1])]
     if len(found) > 1 and len(here) != 1:
         raise ConfigError(f"several checkouts have a run {run_id}", where=", ".join(map(str, found)),

@@ -8,6 +8,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +18,12 @@ import typer
 from rich.console import Console
 
 from gpurunbook import __version__, processes, runs, show, stages, targets
+from gpurunbook.config import load_cluster
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.journal import Journal, Record
+from gpurunbook.plan import Checks
+from gpurunbook.report import tokens
+from gpurunbook.report import write as write_report
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=(
     "Notebooks that take a team from nothing to the ten most likely next tokens, computed on a GPU in Kubernetes. "
@@ -24,10 +31,11 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False, soft_wrap=True, markup=False)
 
-TargetName = Annotated[str, typer.Option("--target", "-t", metavar="NAME", help="rehearsal, eks or existing",
+TargetName = Annotated[str, typer.Option("--target", "-t", metavar="NAME", help="rehearsal (default), eks or existing",
                                          autocompletion=lambda: list(targets.NAMES))]
 RunId = Annotated[str, typer.Option("--run-id", metavar="ID", help="a run; default: the newest unfinished one")]
-ClusterFile = Annotated[str, typer.Option("--cluster-file", "-f", metavar="FILE", help="an eksctl ClusterConfig")]
+ClusterFile = Annotated[str, typer.Option("--cluster-file", "-f", metavar="FILE",
+                                          help="an eksctl ClusterConfig; default: cluster.yaml")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
 Parameter = Annotated[list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="a notebook's parameter; may be repeated")]
 StageName = Annotated[str, typer.Option(metavar="STAGE", autocompletion=lambda: list(stages.NAMES))]
@@ -43,9 +51,6 @@ def main() -> None:
     except RunbookError as error:
         _complain(error)
         sys.exit(1)
-    except KeyboardInterrupt:
-        console.print("interrupted; go on with the same command")
-        sys.exit(130)
 
 
 def _complain(error: RunbookError) -> None:
@@ -69,27 +74,32 @@ def options(version: Annotated[bool, typer.Option("--version", callback=_version
 
 
 @app.command()
-def doctor(target: TargetName = "rehearsal", as_json: Json = False) -> None:
+def doctor(target: TargetName = "", as_json: Json = False) -> None:
     """Each program the target needs: found where, version, needed, how to get it. Exit 1 when one is lacking."""
     from gpurunbook.stages import preflight
-    found = preflight.doctor(targets.get(target))
+    chosen = _choose(target, "", "")
+    kind = targets.get(chosen.target)
+    found, checks = preflight.doctor(kind), Checks(kind.checks(load_cluster(chosen.path)))
     if as_json:
-        out.print_json(json.dumps({"target": target, "programs": [p.to_json() for p in found]}))
+        out.print_json(json.dumps({"target": chosen.target, "programs": [p.to_json() for p in found],
+                                   "checks": checks.to_json()}))
     else:
         _table(preflight.table(found))
-    if not all(p.fits for p in found):
+        out.print()
+        _table(checks.table)
+    if checks.failed or not all(p.fits for p in found):
         raise typer.Exit(1)
 
 
 @app.command()
-def run(target: TargetName = "rehearsal", run_id: RunId = "", cluster_file: ClusterFile = "cluster.yaml",
+def run(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile = "",
         first: Annotated[str, typer.Option("--from", metavar="STAGE", help="begin at this stage")] = "preflight",
         last: Annotated[str, typer.Option("--until", metavar="STAGE", help="end after this stage")] = "",
         parameter: Parameter = None,
         keep: Annotated[bool, typer.Option("--keep", help="leave the cluster up at the end")] = False,
         as_json: Json = False) -> None:
     """Run the notebooks with papermill into runs/ID/notebooks; ends in teardown unless --until or --keep."""
-    from gpurunbook.walk import check_parameters, walk
+    from gpurunbook.walk import check_parameters
     last = last or ("latency" if keep else "teardown")
     for name in (first, last):
         if name not in stages.NAMES:
@@ -97,27 +107,40 @@ def run(target: TargetName = "rehearsal", run_id: RunId = "", cluster_file: Clus
     names = stages.NAMES[stages.NAMES.index(first):stages.NAMES.index(last) + 1]
     if not names:
         raise ConfigError(f"--from {first} comes after --until {last}", where="--from, --until", next="swap them")
-    root, path = _open(target, cluster_file)
-    values = check_parameters(root, parameter or [])
-    before = {info.id for info in runs.list_runs(root)}
-    folder = runs.resolve(root, target, path, run_id, start=True)
-    console.print(f"run [bold]{folder.name}[/] on {target}: {'going on with it' if folder.name in before else 'new'}")
-    try:
-        walk(root, folder, names, values, target=target, cluster_file=cluster_file, tell=_tell)
+    chosen = _choose(target, cluster_file, run_id)
+    chosen.warn()
+    values = check_parameters(chosen.root, parameter or [])
+    before = {info.id for info in runs.list_runs(chosen.root)}
+    folder = runs.resolve(chosen.root, chosen.target, chosen.path, run_id, start=True)
+    console.print(f"run [bold]{folder.name}[/] on {chosen.target}: {'going on with it' if folder.name in before else 'new'}")
+    _walk(chosen, folder, names, values, as_json)
+
+
+def _walk(chosen: Chosen, folder: Path, names: Sequence[str], values: Mapping[str, Any], as_json: bool) -> None:
+    from gpurunbook.walk import alone, walk
+    with alone(folder):
+        try:
+            walk(chosen.root, folder, names, values, target=chosen.target, cluster_file=chosen.parameter, tell=_tell)
+        except KeyboardInterrupt:
+            console.print(f"interrupted; what was running has been ended. Go on with: gpurunbook run --run-id {folder.name}")
+            raise typer.Exit(130) from None
+        except RunbookError:
+            with suppress(RunbookError):  # the reason why the walk ended matters more
+                console.print(f"report: {write_report(folder)}")
+            raise
         if "teardown" not in names:
             Journal(folder).append("run", state="kept")
-    finally:
-        page = _report(folder)
-    _outcome(folder, page, as_json)
+        _outcome(folder, write_report(folder), names, as_json)
 
 
 @app.command()
-def plan(target: TargetName = "rehearsal", run_id: RunId = "", cluster_file: ClusterFile = "cluster.yaml",
+def plan(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile = "",
          as_json: Json = False) -> None:
     """What each stage would do now. Changes nothing."""
     from gpurunbook import preview
-    root, path = _open(target, cluster_file)
-    found = preview.plans(root, target, path, run_id)
+    chosen = _choose(target, cluster_file, run_id)
+    chosen.warn()
+    found = preview.plans(chosen.root, chosen.target, chosen.path, run_id)
     if as_json:
         out.print_json(json.dumps(found, default=str))
         return
@@ -150,32 +173,33 @@ def status(run_id: RunId = "", as_json: Json = False) -> None:
 
 
 @app.command()
-def shell(target: TargetName = "rehearsal", run_id: RunId = "", cluster_file: ClusterFile = "cluster.yaml") -> None:
+def shell(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile = "") -> None:
     """A shell in the model's pod (kubectl exec -it)."""
     from gpurunbook.runbook import open_run
     from gpurunbook.stages import model
-    opened = open_run("model", run_id=run_id, target=target, cluster_file=cluster_file, quiet=True)
+    chosen = _choose(target, cluster_file, run_id)
+    opened = open_run("model", run_id=run_id, target=chosen.target, cluster_file=chosen.parameter, quiet=True)
     command = opened.kubectl.shell(model.ready_pod(opened).name, container=model.manifest(opened).container)
     console.print(_plain(command.short))
     os.execve(command.argv[0], command.argv, opened.environment)  # noqa: S606 - the terminal becomes kubectl's
 
 
 @app.command()
-def teardown(target: TargetName = "rehearsal", run_id: RunId = "", cluster_file: ClusterFile = "cluster.yaml",
+def teardown(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile = "",
              as_json: Json = False) -> None:
     """End a run: take away what it made, and prove that nothing is left."""
-    root, path = _open(target, cluster_file)
-    folder = runs.resolve(root, target, path, run_id, start=False)
-    run(target=target, run_id=folder.name, cluster_file=cluster_file, first="teardown", last="teardown", as_json=as_json)
+    chosen = _choose(target, cluster_file, run_id)
+    _walk(chosen, runs.resolve(chosen.root, chosen.target, chosen.path, run_id, start=False), ("teardown",), {}, as_json)
 
 
 @app.command()
-def report(run_id: RunId = "") -> None:
+def report(run_id: RunId = "", as_json: Json = False) -> None:
     """Write the run's report (one HTML file) again and print where it is."""
     found = [info for info in runs.list_runs(runs.find_root()) if run_id in ("", info.id)]
     if not found:
         raise RunbookError(f"there is no run {run_id}".rstrip(), where="runs/", next="gpurunbook status")
-    out.print(str(_report(found[-1].folder)))
+    page = write_report(found[-1].folder)
+    out.print(json.dumps({"run": found[-1].id, "report": str(page)}) if as_json else str(page))
 
 
 @app.command()
@@ -199,15 +223,35 @@ def clean(run_id: RunId = "", every: Annotated[bool, typer.Option("--all", help=
         raise typer.Exit(1)
 
 
-def _open(target: str, cluster_file: str) -> tuple[Path, Path]:
-    """Check target and cluster file before anything else. Returns the root and the file's path."""
-    from gpurunbook.config import load_cluster
-    targets.get(target)
+@dataclass(frozen=True)
+class Chosen:
+    """What the options mean: checkout, target, and the cluster file's path."""
+
+    root: Path
+    target: str
+    path: Path
+
+    @property
+    def parameter(self) -> str:
+        """The cluster file as the notebooks get it: from the checkout where it is in there."""
+        return str(self.path.relative_to(self.root) if self.path.is_relative_to(self.root) else self.path)
+
+    def warn(self) -> None:
+        """Read the cluster file before anything else, and say what is dated in it. Raises ConfigError."""
+        for warning in load_cluster(self.path).warnings:
+            console.print(f"[yellow]warning:[/] {_plain(warning)}")
+
+
+def _choose(target: str, cluster_file: str, run_id: str) -> Chosen:
+    """Fill in what was not given: from the run that is named, else the defaults."""
     root = runs.find_root()
-    path = (root / cluster_file).resolve()
-    for warning in load_cluster(path).warnings:
-        console.print(f"[yellow]warning:[/] {_plain(warning)}")
-    return root, path
+    info = runs.read(root / "runs" / run_id) if runs.RUN_ID.fullmatch(run_id) else None
+    target = target or (info.target if info else "rehearsal")
+    targets.get(target)
+    if cluster_file:
+        here = Path(cluster_file).resolve()
+        return Chosen(root, target, here if here.exists() else (root / cluster_file).resolve())
+    return Chosen(root, target, Path(info.cluster_file) if info else root / "cluster.yaml")
 
 
 def _tell(record: Record) -> None:
@@ -229,14 +273,8 @@ def _tell(record: Record) -> None:
                               style="red" if check["state"] == "fail" else "yellow")
 
 
-def _report(folder: Path) -> Path:
-    from gpurunbook.report import write
-    return write(folder)
-
-
-def _outcome(folder: Path, page: Path, as_json: bool) -> None:
-    tokens = folder / "artifacts" / "next_tokens.json"
-    found: dict[str, Any] = json.loads(tokens.read_text()) if tokens.exists() else {}
+def _outcome(folder: Path, page: Path, names: Sequence[str], as_json: bool) -> None:
+    found = (tokens(folder) if "next_token" in names else None) or {}
     if as_json:
         out.print_json(json.dumps({"run": folder.name, "folder": str(folder), "report": str(page),
                                    "prompt": found.get("prompt"), "top": found.get("top")}))
@@ -245,7 +283,7 @@ def _outcome(folder: Path, page: Path, as_json: bool) -> None:
         out.print(f"\n{show.clean(found['prompt'])!r}, the ten most likely next tokens ({found['arms'][0]['precision']}, "
                   f"{show.clean(found['model'])}):")
         for rank, token in enumerate(found["top"], 1):
-            out.print(f"  {rank:2} {token['p']:7.2%}  {token['text']!r}")
+            out.print(f"  {rank:2} {token['p']:7.2%}  {show.clean(token['text'])!r}")
     out.print(f"\nreport     {page}")
     for name, path in (("chart", folder / "artifacts" / "top10.png"), ("notebooks", folder / "notebooks")):
         if path.exists():

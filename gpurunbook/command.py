@@ -103,7 +103,8 @@ def environment(extra: Mapping[str, str], names: tuple[str, ...] = ()) -> dict[s
 
 
 def run(command: Command, *, env: Mapping[str, str], log: Path | None = None,
-        watch: Watcher | None = None, check: bool = True, cwd: Path | None = None) -> Result:
+        watch: Watcher | None = None, check: bool = True, cwd: Path | None = None,
+        started: Callable[[int], object] = lambda pid: None) -> Result:
     """Run one command to its end.
 
     Args:
@@ -111,6 +112,7 @@ def run(command: Command, *, env: Mapping[str, str], log: Path | None = None,
         log: a file to append the output to, line by line.
         watch: gets each line as it comes, and a sign of life each second.
         check: raise when the exit code is not 0.
+        started: gets the pid, which leads a process group of its own.
 
     Raises:
         CommandFailed: exit code not 0 (with `check`), or ended at its limit or for too much output.
@@ -118,16 +120,17 @@ def run(command: Command, *, env: Mapping[str, str], log: Path | None = None,
     """
     watch = watch or (lambda seconds, line: None)
     with _Log(log) as log_line:
-        started = time.monotonic()
+        began = time.monotonic()
         process = _start(command, env, cwd)
-        streams = _Streams(process, command, lambda line: (log_line(line), watch(time.monotonic() - started, line)))
+        streams = _Streams(process, command, lambda line: (log_line(line), watch(time.monotonic() - began, line)))
         ended_by = ""
         try:
+            started(process.pid)
             streams.start()
             while process.poll() is None and not ended_by:
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=0.5 if time.monotonic() - started > 1 else 0.05)
-                elapsed = time.monotonic() - started
+                    process.wait(timeout=0.5 if time.monotonic() - began > 1 else 0.05)
+                elapsed = time.monotonic() - began
                 watch(elapsed, "")
                 if streams.error:
                     raise streams.error
@@ -136,9 +139,9 @@ def run(command: Command, *, env: Mapping[str, str], log: Path | None = None,
                 elif streams.overflow:
                     ended_by = f"more than {CAPTURE_LIMIT // 2**20} MiB of output"
             if ended_by:
-                _end_group(process)
+                end_group(process.pid, process.poll)
         except BaseException:
-            _end_group(process)
+            end_group(process.pid, process.poll)
             raise
         finally:
             streams.close()
@@ -147,7 +150,7 @@ def run(command: Command, *, env: Mapping[str, str], log: Path | None = None,
         if streams.overflow:
             ended_by = f"more than {CAPTURE_LIMIT // 2**20} MiB of output"
     result = Result(command, process.returncode, streams.out, streams.err.decode("utf-8", "replace"),
-                    time.monotonic() - started, log, ended_by)
+                    time.monotonic() - began, log, ended_by)
     if ended_by or (check and result.code != 0):
         raise failure(result)
     return result
@@ -262,29 +265,29 @@ class _Streams:
             self._over = True
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End the child and all that it started in its group: the child may die at SIGINT and they may not."""
+def end_group(leader: int, reap: Callable[[], object] = lambda: None) -> None:
+    """End a program and all that it started in its group: the leader may die at SIGINT and the others not."""
     try:
         for sign, grace in GRACES:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, sign)
+                os.killpg(leader, sign)
             deadline = time.monotonic() + grace
-            while (lives := _group_lives(process)) and time.monotonic() < deadline:
+            while (lives := _group_lives(leader, reap)) and time.monotonic() < deadline:
                 time.sleep(0.02)
             if not lives:
+                reap()
                 return
     except BaseException:  # Ctrl-C a second time: no more patience
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(leader, signal.SIGKILL)
         raise
 
 
-def _group_lives(process: subprocess.Popen[bytes]) -> bool:
-    """Whether the child or another process of its group runs; one that only waits to be reaped does not."""
-    if process.poll() is None:
-        return True
+def _group_lives(leader: int, reap: Callable[[], object]) -> bool:
+    """Whether a process of the group runs; one that only waits to be reaped does not."""
+    reap()
     for other in psutil.process_iter():
         with suppress(OSError, psutil.Error):
-            if os.getpgid(other.pid) == process.pid and other.status() != psutil.STATUS_ZOMBIE:
+            if os.getpgid(other.pid) == leader and other.status() != psutil.STATUS_ZOMBIE:
                 return True
     return False

@@ -29,12 +29,21 @@ EKS_END = {"1.31": dt.date(2026, 11, 26), "1.32": dt.date(2027, 3, 23),
            "1.33": dt.date(2027, 7, 29), "1.34": dt.date(2026, 12, 2), "1.35": dt.date(2027, 3, 27),
            "1.36": dt.date(2027, 8, 2)}
 """End of standard support where that is ahead, else of extended support; read 2026-08-22. On `eks` AWS is asked."""
+EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 UBUNTU_VERSIONS = {"2004": ("1.21", "1.29"), "2204": ("1.29", "1.33"), "2404": ("1.31", ""), "2604": ("1.35", "")}
 """First and last Kubernetes version with a Canonical EKS image. Source: eksctl's ssm_resolver.go, 0.231."""
 
 
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Taint(Frozen):
+    """A taint that every node of a group gets."""
+
+    key: str = ""
+    value: str = ""
+    effect: str = ""
 
 
 class NodeGroup(Frozen):
@@ -49,6 +58,8 @@ class NodeGroup(Frozen):
     ami_family: str
     ami: str
     labels: dict[str, str]
+    taints: tuple[Taint, ...]
+    zones: tuple[str, ...]
     managed: bool
 
     @property
@@ -106,6 +117,9 @@ def load_cluster(path: Path, today: dt.date | None = None) -> ClusterConfig:
     for group in groups:
         if names.count(group.name) > 1:
             raise _wrong(path, _key(group), "two groups have this name; every group needs a name of its own")
+        for taint in group.taints:
+            if not taint.key or taint.effect not in EFFECTS:
+                raise _wrong(path, f"{_key(group)}.taints", f"expected a key, and an effect of {', '.join(EFFECTS)}")
         if not 0 <= group.min <= group.desired <= group.max:
             raise _wrong(path, f"{_key(group)}.desiredCapacity",
                          f"expected 0 <= minSize <= desiredCapacity <= maxSize, found {group.min}, {group.desired}, "
@@ -131,7 +145,9 @@ def _group(group: dict[str, Any], managed: bool) -> NodeGroup:
         name=group["name"], instance_type=one if one not in (None, "mixed") else mixed[0] if mixed else "m5.large",
         desired=desired, min=low if low is not None else desired, max=group.get("maxSize", max(desired, low or 0)),
         volume_gib=group.get("volumeSize") or 80, ami_family=group.get("amiFamily") or "AmazonLinux2023",
-        ami=group.get("ami") or "", labels={str(k): v for k, v in group.get("labels", {}).items()}, managed=managed)
+        ami=group.get("ami") or "", labels={str(k): v for k, v in group.get("labels", {}).items()},
+        taints=tuple(Taint(**taint) for taint in group.get("taints", [])),
+        zones=tuple(group.get("availabilityZones") or ()), managed=managed)
 
 
 def _warnings(version: str, groups: tuple[NodeGroup, ...], document: dict[str, Any], today: dt.date) -> list[str]:

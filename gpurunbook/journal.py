@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gpurunbook.errors import RunbookError
+
 Record = dict[str, Any]
 """`time` (UTC, ISO 8601), `kind`, and what that kind carries."""
 
@@ -29,9 +31,17 @@ class Journal:
         self.folder, self.path = folder, folder / "journal.jsonl"
 
     def append(self, kind: str, **fields: Any) -> Record:
-        """Write one record and sync it to disk before returning. Raises OSError when the disk refuses."""
+        """Write one record and sync it to disk before returning. Raises RunbookError when the disk refuses."""
         record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "kind": kind, **fields}
         line = (json.dumps(record, ensure_ascii=True, default=str) + "\n").encode()
+        try:
+            self._write(line)
+        except OSError as error:
+            raise RunbookError(f"the journal cannot be written: {error.strerror}", where=str(self.path),
+                               next="free space or mend the permissions, then run the same again") from error
+        return record
+
+    def _write(self, line: bytes) -> None:
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             size = os.fstat(descriptor).st_size
@@ -42,7 +52,6 @@ class Journal:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        return record
 
     def records(self) -> Iterator[Record]:
         """All whole records, oldest first; a line torn by a crash is left out."""
@@ -59,19 +68,26 @@ class Journal:
                 yield record
 
     def last(self, kind: str, **match: Any) -> Record | None:
-        """The newest record of a kind whose fields equal `match`."""
+        """The newest record of a kind whose fields equal `match`, since the run was last torn down."""
         found = None
         for record in self.records():
+            if record["kind"] == "run" and record["state"] == "finished":
+                found = None
             if record["kind"] == kind and all(record.get(k) == v for k, v in match.items()):
                 found = record
         return found
 
     def in_flight(self) -> list[Record]:
-        """Intents without a result: what a killed run may or may not have done."""
+        """Intents without a result: what a killed run may or may not have done.
+
+        Each has `by`, the process that intended it, and `program`, the one it started, if it came so far.
+        """
         open_intents: dict[str, Record] = {}
         for record in self.records():
             if record["kind"] == "intent":
                 open_intents[record["id"]] = record
+            elif record["kind"] == "pid":
+                open_intents[record["id"]]["program"] = record["process"]
             elif record["kind"] == "result":
                 open_intents.pop(record["id"], None)
         return list(open_intents.values())

@@ -24,10 +24,9 @@ def plans(root: Path, target: str, cluster_path: Path, run_id: str = "") -> list
     Without a run to go on with, the commands are those of a run that would be called NEW.
     """
     kind, cluster = targets.get(target), load_cluster(cluster_path)
-    try:
-        folder = runs.resolve(root, target, cluster_path, run_id, start=False)
-    except RunbookError:
-        folder = root / "runs" / (run_id or NEW)
+    going = runs.newest(root, target, cluster_path)
+    folder = (runs.resolve(root, target, cluster_path, run_id, start=False) if run_id
+              else going.folder if going else root / "runs" / NEW)
     rows: list[dict[str, Any]] = []
     answers = False
     for stage in stages.NAMES:

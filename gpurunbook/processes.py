@@ -35,9 +35,15 @@ class Process:
     run: Path | None = None
 
     @classmethod
-    def current(cls) -> Process:
-        me = psutil.Process()
-        return cls(me.pid, me.create_time(), _name(me.cmdline()))
+    def of(cls, pid: int) -> Process:
+        """Raises psutil.NoSuchProcess when it has ended."""
+        process = psutil.Process(pid)
+        return cls(pid, process.create_time())
+
+    @property
+    def key(self) -> dict[str, float]:
+        """What a journal needs to find it again: `Process(**key)`."""
+        return {"pid": self.pid, "started": self.started}
 
     @property
     def alive(self) -> bool:
@@ -59,6 +65,9 @@ def of_runs(run: Path | None = None) -> list[Process]:
             if process.pid in mine or (os.getuid() != 0 and process.uids().real not in (os.getuid(), 0)):
                 continue
             folder = process.environ().get(RUN_VARIABLE)
+            # Root sees everybody's processes, and pods' run under other users: the run folder says whose they are.
+            if folder and os.path.exists(folder) and os.stat(folder).st_uid != os.getuid():
+                continue
             if folder and (run is None or Path(folder) == run):
                 found.append(Process(process.pid, process.create_time(), _name(process.cmdline()), Path(folder)))
     return found

@@ -45,7 +45,7 @@ def write(folder: Path) -> Path:
     """Write runs/ID/report.html from what is in the run folder. Returns its path.
 
     Raises:
-        RunbookError: the folder is no run.
+        RunbookError: the folder is no run, or cannot be written.
     """
     info = runs.read(folder)
     if info is None:
@@ -63,11 +63,22 @@ def write(folder: Path) -> Path:
         cannot_show=targets.get(info.target).cannot_show, failed=[s for s in told if s.outcome == "failed"],
         programs=_programs(records),
         versions={name: version(name) for name in PACKAGES} | {"Python": platform.python_version()},
-        tokens=_json(folder / "artifacts" / "next_tokens.json"), latency=_latency(folder),
+        tokens=tokens(folder), latency=_latency(folder),
         pictures={name: _picture(folder / "artifacts" / f"{name}.png") for name in ("top10", "latency")})
-    path.touch(mode=0o600)
-    path.write_text(page, encoding="utf-8")
+    try:
+        path.touch(mode=0o600)
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise RunbookError(f"the report cannot be written: {error.strerror}", where=str(path),
+                           next="free space or mend the permissions, then: gpurunbook report") from error
     return path
+
+
+def tokens(folder: Path) -> dict[str, Any] | None:
+    """What next_tokens.json holds, None when the stage has not ended well since it last began."""
+    info = runs.read(folder)
+    done = info is not None and info.stages.get("next_token") == "done"
+    return _json(folder / "artifacts" / "next_tokens.json") if done else None
 
 
 def stories(records: list[Record]) -> list[StageStory]:

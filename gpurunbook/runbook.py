@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpurunbook import identity, programs, show, stages, targets
-from gpurunbook.command import Command, Result, environment
+from gpurunbook import cells, identity, interrupted, programs, show, stages, targets
+from gpurunbook.command import Command, Result, environment, failure
 from gpurunbook.command import run as run_command
 from gpurunbook.config import ClusterConfig, load_cluster
 from gpurunbook.errors import ConfigError, RunbookError
@@ -30,7 +27,7 @@ from gpurunbook.plan import Check, Checks, Plan
 from gpurunbook.processes import RUN_VARIABLE, Process
 from gpurunbook.programs.helm import Helm
 from gpurunbook.programs.kubectl import Kubectl
-from gpurunbook.runs import find_root, resolve
+from gpurunbook.runs import find_root, newest, resolve
 
 if TYPE_CHECKING:
     import kubernetes.client
@@ -158,34 +155,33 @@ class Run:
             private(path.parent)
             path.touch(mode=0o600)
             path.write_text(text)
-        results = []
-        for command in plan:
-            if command.guarded:
-                self.check_identity()
-            results.append(self._run(command, True))
-        return results
+        return [self._run(command, True) for command in plan]
 
     def _run(self, command: Command, check: bool) -> Result:
-        intent = new_id()
-        self.journal.append("intent", id=intent, stage=self.stage, argv=command.argv, shown=command.short,
-                            why=command.why, changes=command.changes)
+        if command.guarded:
+            self.check_identity()
+        intent, began = new_id(), time.monotonic()
         live = show.Live(command.why, command.usual)
         log = private(self.folder / "logs") / f"{self.stage}.log" if self.journal.writes else None
-        began = time.monotonic()
+        self.journal.append("intent", id=intent, stage=self.stage, argv=command.argv, shown=command.short,
+                            why=command.why, changes=command.changes, by=Process.of(os.getpid()).key)
         try:
-            result = run_command(command, env=self.environment, log=log, watch=live, check=False, cwd=self.root)
-        except RunbookError as error:
+            result = run_command(
+                command, env=self.environment, log=log, watch=live, check=False, cwd=self.root,
+                started=lambda pid: self.journal.append("pid", id=intent, process=Process.of(pid).key))
+        except BaseException as error:  # Ctrl-C too: the program has been ended
+            live.stopped(time.monotonic() - began)
+            cells.shorten(error, command.why, str(log or self.journal.path))
             ended = getattr(error, "result", None)
-            self.journal.append("result", id=intent, code=ended.code if ended else None, error=error.what,
-                                seconds=round(time.monotonic() - began, 3))
+            self.journal.append("result", id=intent, code=ended.code if ended else None, seconds=time.monotonic() - began,
+                                error=getattr(error, "what", type(error).__name__))
             raise
-        self.journal.append("result", id=intent, code=result.code, seconds=round(result.seconds, 3), tail=result.tail)
+        self.journal.append("result", id=intent, code=result.code, seconds=result.seconds, tail=result.tail)
         live.done(result.seconds)
         if command.changes and result.code == 0:
             said = result.stdout.strip().splitlines()[-6:]
-            show.show(show.Box(f"{command.short[:200]}  ({result.seconds:.1f} s)", tuple(said), "pass"))
+            show.show(show.Terminal(command.short, "\n".join(said), result.seconds))
         if check and result.code != 0:
-            from gpurunbook.command import failure
             raise failure(result)
         return result
 
@@ -206,10 +202,16 @@ class Run:
                 return elapsed
             blocker = seen
             if elapsed > limit:
+                live.stopped(elapsed)
                 raise RunbookError(f"{what}: not within {limit:g} s; last seen: {blocker}",
                                    where=f"{self.journal.path}", next=next)
             live(elapsed, blocker)
-            time.sleep(POLL)
+            try:
+                time.sleep(POLL)
+            except KeyboardInterrupt as error:
+                live.stopped(elapsed)
+                cells.shorten(error, f"waiting for: {what}; last seen: {blocker}", str(self.journal.path))
+                raise
 
     def verify(self, checks: list[Check] | Checks) -> Checks:
         """Show and journal the checks; without a failure the stage is done.
@@ -250,10 +252,11 @@ class Run:
     @property
     def banner(self) -> show.Box:
         """Where we are: run, stage, target, and what a rehearsal cannot show."""
-        simulated = tuple(f"not shown by a {self.target.name}: {line}" for line in self.target.cannot_show)
+        simulated = self.target.cannot_show
+        head = f"a {self.target.name} does not show: " + "; ".join(line.split(":")[0] for line in simulated)
         return show.Box(f"{self.target.name.upper()} · run {self.id} · stage {self.stage} · cluster {self.cluster.name}",
-                        (*simulated, *(f"warning: {w}" for w in self.cluster.warnings)),
-                        "warn" if simulated else "pass")
+                        tuple(f"warning: {w}" for w in self.cluster.warnings),
+                        "warn" if simulated else "pass", (head, *simulated) if simulated else ())
 
 
 def open_run(stage: str, *, run_id: str = "", target: str = "rehearsal", cluster_file: str = "cluster.yaml",
@@ -269,24 +272,29 @@ def open_run(stage: str, *, run_id: str = "", target: str = "rehearsal", cluster
         ConfigError: unknown stage or target, or a broken cluster.yaml.
         RunbookError: the stage needs a cluster, and this run has none that answers.
     """
+    cells.forget()
     if stage not in stages.NAMES:
         raise ConfigError(f"unknown stage {stage!r}", where="notebooks/", next=f"one of: {', '.join(stages.NAMES)}")
     root = find_root()
     path = (root / cluster_file).resolve()
-    kind, cluster = targets.get(target), load_cluster(path)
-    folder = resolve(root, target, path, run_id, start=stage in WITHOUT_CLUSTER and stage != "teardown")
+    kind = targets.get(target)
+    if stage == "teardown":
+        over = newest(root, target, path, finished=True)  # a second teardown looks at the first one's run
+        folder = resolve(root, target, path, run_id or (over.id if over else ""), start=False)
+        cluster = load_cluster(folder / "cluster.yaml")  # as it was when the run began
+    else:
+        cluster = load_cluster(path)
+        folder = resolve(root, target, path, run_id, start=stage in WITHOUT_CLUSTER)
     run = Run(root, folder, kind, cluster, stage, ReadOnlyJournal(folder) if quiet else None)
     if not quiet:
-        run.journal.append("stage", stage=stage, state="started", process=asdict(Process.current()))
-        _journal_errors(run)
-        in_flight = [r for r in run.journal.in_flight() if r["changes"]]
-        if in_flight:
-            show.show(show.Box("in flight when the run was last interrupted; the cluster is observed afresh",
-                               tuple(f"{r['stage']}: {r['shown']}" for r in in_flight), "warn"))
-            for record in in_flight:
-                run.journal.append("result", id=record["id"], code=None, error="interrupted: result unknown")
+        run.journal.append("stage", stage=stage, state="started", process=Process.of(os.getpid()).key)
+        cells.journal_errors(run.journal, stage)
+        left = [record for record in interrupted.close(run.journal) if record["changes"]]
+        if left:
+            show.show(show.Box("in flight when the run was interrupted; the cluster is observed afresh",
+                               tuple(f"{r['stage']}: {r['shown']}" for r in left), "warn"))
     if stage not in WITHOUT_CLUSTER:
-        run.identity()
+        run.check_identity()
     return run
 
 
@@ -297,18 +305,3 @@ def private(folder: Path) -> Path:
         raise RunbookError(f"{folder} belongs to another user", where=str(folder), next="remove it, or set TMPDIR")
     return folder
 
-
-def _journal_errors(run: Run) -> None:
-    """In a notebook, keep the full traceback of a failed cell in the journal; the reader sees three lines."""
-    if not show.in_notebook():
-        return
-    shell = sys.modules["IPython"].get_ipython()
-
-    def after_cell(result: Any) -> None:
-        error = result.error_before_exec or result.error_in_exec
-        if error is not None:
-            run.journal.append("error", stage=run.stage, error=str(error), type=type(error).__name__, pid=os.getpid(),
-                               traceback="".join(traceback.format_exception(error))[-20_000:])
-            run.journal.append("stage", stage=run.stage, state="failed")
-
-    shell.events.register("post_run_cell", after_cell)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import random
 import re
 from dataclasses import dataclass
@@ -66,10 +67,10 @@ def read(folder: Path) -> RunInfo | None:
                 first = record
         elif record["kind"] == "stage":
             stages[record["stage"]] = record["state"]
-            if word == "finished" and record["state"] == "started":
-                word = "started"  # a finished run that was begun again is unfinished
-        if process := record.get("process"):
-            runners.append(Process(process["pid"], process["started"]))
+        if record["kind"] == "runner" or (word == "finished" and record.get("state") == "started"):
+            word = "started"  # begun again: what was said of its end no longer holds
+        if record["kind"] in ("runner", "stage") and "process" in record and record["process"]["pid"] != os.getpid():
+            runners.append(Process(**record["process"]))
     if first is None:
         return None
     state = ("finished" if word == "finished" else "running" if any(p.alive for p in runners)
@@ -81,6 +82,13 @@ def list_runs(root: Path) -> list[RunInfo]:
     """All runs of a checkout, oldest first."""
     folders = [f for f in (root / "runs").glob("*") if f.is_dir()] if (root / "runs").is_dir() else []
     return sorted((info for f in folders if (info := read(f))), key=lambda info: info.started)
+
+
+def newest(root: Path, target: str, cluster_file: Path, *, finished: bool = False) -> RunInfo | None:
+    """The newest unfinished run of a target and cluster file; with `finished`, else the newest of all."""
+    ours = [info for info in list_runs(root) if (info.target, info.cluster_file) == (target, str(cluster_file))]
+    going = [info for info in ours if info.state != "finished"]
+    return next(reversed(going or (ours if finished else [])), None)
 
 
 def resolve(root: Path, target: str, cluster_file: Path, run_id: str = "", *, start: bool) -> Path:
@@ -101,8 +109,8 @@ def resolve(root: Path, target: str, cluster_file: Path, run_id: str = "", *, st
                               where=str(info.folder), next="name that target and file, or another run id")
         if info:
             return info.folder
-    elif going := [i for i in list_runs(root) if (i.target, i.cluster_file) == ours and i.state != "finished"]:
-        return going[-1].folder
+    elif going := newest(root, target, cluster_file):
+        return going.folder
     if not start:
         raise RunbookError(f"there is no run {run_id + ' ' if run_id else ''}of target {target} to go on with",
                            where=str(root / "runs"), next="begin with notebooks/01_preflight.ipynb, or: gpurunbook run")
@@ -117,6 +125,9 @@ def _start(root: Path, target: str, cluster_file: Path, run_id: str) -> Path:
         runs.mkdir(mode=0o700, exist_ok=True)
         name = next(name for name in names if run_id or not (runs / name).exists())
         (runs / name).mkdir(mode=0o700, exist_ok=bool(run_id))
+        if not (copy := runs / name / "cluster.yaml").exists():
+            copy.touch(mode=0o600)
+            copy.write_bytes(cluster_file.read_bytes())  # a teardown must not depend on what the file has become
         Journal(runs / name).append("run", state="started", id=name, target=target, cluster_file=str(cluster_file))
     except StopIteration:
         raise RunbookError(f"all names for {today} are taken", where=str(runs), next="give one with --run-id") from None

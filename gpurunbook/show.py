@@ -19,8 +19,9 @@ NUMBER = re.compile(r"-?[0-9][0-9,]*(\.[0-9]+)?")
 ONE_LINE = 32
 """Characters up to which a cell of a table is never broken, such as a range of versions."""
 PRE = ("margin:4px 0;padding:6px 10px;border-radius:4px;background:rgba(127,127,127,.13);"
-       "font-size:.9em;line-height:1.45")
-TYPED = "display:block;white-space:pre-wrap;overflow-wrap:anywhere;padding-left:2ch;text-indent:-2ch"
+       "font-family:ui-monospace,Menlo,Consolas,monospace;font-size:.9em;line-height:1.45")
+TYPED = "display:block;white-space:pre-wrap;word-break:break-all;padding-left:2ch;text-indent:-2ch"
+"""Broken at the edge, as a terminal does, and indented below the prompt."""
 PROMPT = "<span style='user-select:none;opacity:.5'>$ </span>"
 """It is seen, and not copied with the command."""
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import ast
 import difflib
+import fcntl
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
-from gpurunbook import stages
+from gpurunbook import interrupted, stages
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.journal import Journal, Record
 from gpurunbook.processes import Process
@@ -24,6 +24,14 @@ OURS = ("run_id", "target", "cluster_file")
 """Parameters that the command line sets by its own options."""
 LONGEST, LARGEST = 10_000, 1_000_000
 """Most characters of a text parameter, and the largest number."""
+PRECISIONS = {"int8", "nf4", "bf16", "fp16", "fp32", "reference"}
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "prompt": (lambda v: bool(v) and "\0" not in v, "text, not empty"),
+    "top": (lambda v: 1 <= v <= 1000, "a number from 1 to 1000"),
+    "precisions": (lambda v: bool(names := v.split(",")) and set(names) <= PRECISIONS and len(set(names)) == len(names),
+                   f"some of {', '.join(sorted(PRECISIONS))}, with commas, each once"),
+}
+"""What main.py would refuse in the pod, said before a cluster is made for it."""
 LOOK = 0.1
 """Seconds between two looks at the journal while a notebook runs."""
 
@@ -59,6 +67,9 @@ def check_parameters(root: Path, given: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"unknown parameter {name!r}" if equals else f"{text!r} is not NAME=VALUE", where="-p",
                               next=f"did you mean {close[0]}?" if close else f"one of: {', '.join(sorted(known))}")
         values[name] = _typed(name, raw, known[name])
+        good, expected = RULES.get(name, (lambda v: True, ""))
+        if not good(values[name]):
+            raise ConfigError(f"parameter {name} is {raw[:60]!r}", where="-p", next=f"give {expected}")
     return values
 
 
@@ -93,17 +104,40 @@ def walk(root: Path, folder: Path, names: Sequence[str], values: Mapping[str, An
     journal = Journal(folder)
     out = folder / "notebooks"
     out.mkdir(mode=0o700, exist_ok=True)
-    journal.append("runner", state="started", process=asdict(Process.current()), stages=list(names))
-    with _following(journal, tell):
-        for stage in names:
-            ours = {"run_id": folder.name, "target": target, "cluster_file": cluster_file}
-            given = ours | {k: v for k, v in values.items() if k in declared[stage]}
-            began = time.monotonic()
-            journal.append("notebook", stage=stage, state="started", parameters=given)
-            try:
-                _papermill(root / "notebooks" / stages.notebook(stage), out / stages.notebook(stage), given, root)
-            finally:
-                journal.append("notebook", stage=stage, state="ended", seconds=round(time.monotonic() - began, 2))
+    journal.append("runner", state="started", process=Process.of(os.getpid()).key, stages=list(names))
+    try:
+        with _following(journal, tell):
+            for stage in names:
+                ours = {"run_id": folder.name, "target": target, "cluster_file": cluster_file}
+                given = ours | {k: v for k, v in values.items() if k in declared[stage]}
+                began = time.monotonic()
+                journal.append("notebook", stage=stage, state="started", parameters=given)
+                try:
+                    _papermill(root / "notebooks" / stages.notebook(stage), out / stages.notebook(stage), given, root)
+                finally:
+                    journal.append("notebook", stage=stage, state="ended", seconds=round(time.monotonic() - began, 2))
+    finally:
+        # Ctrl-C ends the kernel at once: what it had started is ended here, each with its grace.
+        interrupted.close(journal)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the run for one walk at a time; a killed walk lets go by itself.
+
+    Raises:
+        RunbookError: another walk holds it; its pid is in the message.
+    """
+    with os.fdopen(os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600), "r+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunbookError(f"run {folder.name} is being walked by process {lock.read().strip()}", where=str(folder / "lock"),
+                               next="wait for it, or start another: gpurunbook run --run-id OTHER") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
 
 
 def _papermill(source: Path, output: Path, given: Mapping[str, Any], root: Path) -> None:
@@ -115,10 +149,9 @@ def _papermill(source: Path, output: Path, given: Mapping[str, Any], root: Path)
                                    # All it had to keep is synced; waiting for its farewell takes 0.4 s.
                                    shutdown_kernel="immediate")
     except papermill.PapermillExecutionError as error:
-        known = error.ename in ("RunbookError", "ConfigError", "CommandFailed")
-        # A RunbookError's text already says what, where and next.
-        raise RunbookError(error.evalue if known else f"{error.ename}: {error.evalue}",
-                           where="" if known else str(output), next=f"see the executed notebook: {output}") from error
+        if error.ename in ("RunbookError", "ConfigError", "CommandFailed"):
+            raise RunbookError(error.evalue) from error  # its text already says what, where and next
+        raise RunbookError(f"{error.ename}: {error.evalue}", where=str(output), next="look at the executed notebook") from error
 
 
 @contextmanager

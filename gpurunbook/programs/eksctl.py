@@ -69,8 +69,8 @@ def schema_problem(document: dict[str, Any]) -> tuple[str, str] | None:
     What has passed is remembered by its hash in the user's cache: every notebook of a walk asks again.
     """
     from fastjsonschema import JsonSchemaValueException
-    text = json.dumps(document, sort_keys=True, default=str)
-    passed = user_cache_path("gpurunbook") / "passed" / sha256(SCHEMA.read_bytes() + text.encode()).hexdigest()
+    seen = SCHEMA.read_bytes() + repr(document).encode(errors="replace")
+    passed = user_cache_path("gpurunbook") / "passed" / sha256(seen).hexdigest()
     if passed.exists():
         return None
     try:

@@ -71,6 +71,11 @@ class Helm:
         return self("get", "values", release, "-n", namespace, "-o", "json", changes=False, data=True,
                     why="with which values was it installed?")
 
+    def rollback(self, release: str, namespace: str) -> Command:
+        """Back to the revision before; the way out of `pending-upgrade`."""
+        return self("rollback", release, "-n", namespace, "--wait", "--timeout=300s", limit=330,
+                    why=f"free the release {release} from an interrupted upgrade")
+
     def uninstall(self, release: str, namespace: str) -> Command:
         return self("uninstall", release, "-n", namespace, "--ignore-not-found", "--wait", "--timeout=300s",
                     why=f"remove the release {release}", limit=330)

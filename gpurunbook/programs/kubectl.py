@@ -51,10 +51,6 @@ class Kubectl:
         """`kubectl taint nodes -l SELECTOR KEY-`; kubectl calls an absent taint an error, so observe first."""
         return self("taint", "nodes", "-l", selector, f"{taint}-", why=f"remove the taint {taint}")
 
-    def rollout_status(self, resource: str, *, namespace: str, limit: float) -> Command:
-        return self("rollout", "status", resource, "-n", namespace, f"--timeout={limit:g}s", changes=False,
-                    why=f"wait until {resource} is rolled out", limit=limit + 15)
-
     def cp_into(self, file: Path, pod: str, target: str, *, container: str, namespace: str = "default") -> Command:
         """Copy a file into a pod (needs tar there). Never used the other way: five CVEs are about pod-to-host."""
         return self("cp", str(file), f"{namespace}/{pod}:{target}", "-c", container, limit=120,

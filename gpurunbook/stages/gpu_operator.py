@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 PCI_LABELS = ("feature.node.kubernetes.io/pci-10de.present", "feature.node.kubernetes.io/pci-0302_10de.present")
 """Both spellings of "an NVIDIA device is here" that Node Feature Discovery writes (gpu-operator#78, #114)."""
 ONLINE_SECONDS = 3
-USABLE_LIMIT = 1200.0
 
 
 @dataclass(frozen=True)
@@ -89,29 +87,43 @@ def observe(run: Run, *, chart: str = "auto") -> Facts:
     return Facts(pinned, release, values or {}, policy_state(run), gpu_nodes)
 
 
+def pin(run: Run) -> dict[str, Any]:
+    """manifests/gpu-operator/chart.yaml: repository, url, chart, version, release, namespace."""
+    pinned: dict[str, Any] = yaml.safe_load(run.manifest("gpu-operator", "chart.yaml").read_text())
+    return pinned
+
+
 def choose(run: Run, chart: str) -> Chart:
-    """Which chart, from where. Raises ConfigError or RunbookError when it cannot be had."""
-    pin: dict[str, Any] = yaml.safe_load(run.manifest("gpu-operator", "chart.yaml").read_text())
-    home = f"{pin['repository']}/{pin['chart']}"
-    stand_in = run.target.stand_in_chart(run)
+    """Which chart, from where. Raises ConfigError when it cannot be had."""
+    pinned = pin(run)
+    home, stand_in = f"{pinned['repository']}/{pinned['chart']}", run.target.stand_in_chart(run)
     if chart == "auto":
         # What a run has begun with it goes on with: a network that comes back must not change the chart.
         before = run.journal.last("chart")
-        chart = before["choice"] if before else "nvidia" if stand_in is None or reachable(pin["url"]) else "stand-in"
-    if run.stage == "gpu_operator" and not run.journal.last("chart", choice=chart):
-        run.journal.append("chart", choice=chart)
+        chart = before["choice"] if before else "nvidia" if stand_in is None or reachable(pinned["url"]) else "stand-in"
+    path = run.root / chart  # from the checkout, wherever the caller stands
     if chart == "nvidia":
-        reference, source = home, f"NVIDIA's own, {pin['version']} from {pin['url']}"
+        reference, source = home, f"NVIDIA's own, {pinned['version']} from {pinned['url']}"
     elif chart == "stand-in" and stand_in:
         reference, source = str(stand_in), "our stand-in, since this is a rehearsal without NVIDIA's repository"
-    elif Path(chart).exists():
-        reference, source = str(Path(chart).resolve()), f"the chart at {chart}"
+    elif path.exists():
+        reference, source = str(path.resolve()), f"the chart at {path}"
     else:
         raise ConfigError(f"there is no chart {chart!r} for target {run.target.name}", where="parameter chart",
                           next='"auto", "nvidia", "stand-in" (rehearsal only), or the path of a chart')
+    if run.stage == "gpu_operator" and not run.journal.last("chart", choice=chart):
+        run.journal.append("chart", choice=chart)
     repositories = run.helm.home / "config" / "repositories.yaml"
-    known = repositories.exists() and pin["url"] in repositories.read_text()
-    return Chart(pin["repository"], pin["url"], pin["version"], pin["release"], pin["namespace"], reference, source, known)
+    known = repositories.exists() and pinned["url"] in repositories.read_text()
+    return Chart(pinned["repository"], pinned["url"], pinned["version"], pinned["release"], pinned["namespace"], reference,
+                 source, known)
+
+
+def applied(run: Run, release: str) -> str:
+    """The chart that this run last installed under that name, '' when it did not."""
+    done = {r["id"] for r in run.journal.records() if r["kind"] == "result" and r["code"] == 0}
+    calls = [r["argv"] for r in run.journal.records() if r["kind"] == "intent" and r["id"] in done and "--install" in r["argv"]]
+    return next((argv[argv.index(release) + 1] for argv in reversed(calls) if release in argv), "")
 
 
 def reachable(url: str) -> bool:
@@ -141,9 +153,13 @@ def plan(run: Run, facts: Facts) -> Plan:
     wanted: dict[str, Any] = yaml.safe_load(values.read_text())
     installed = facts.release
     version = chart.version.removeprefix("v")
-    if installed and installed.status == "deployed" and facts.values == wanted and installed.chart.endswith(version):
+    same = installed and installed.status == "deployed" and facts.values == wanted and installed.chart.endswith(version)
+    if installed and same and applied(run, chart.release) in ("", chart.reference):
         return run.plan((), f"release {chart.release} is deployed: {installed.chart}, with these values")
     commands = []
+    if installed and installed.status.startswith("pending"):  # a helm that was killed holds the release's lock
+        commands.append(run.helm.uninstall(chart.release, chart.namespace) if installed.status == "pending-install"
+                        else run.helm.rollback(chart.release, chart.namespace))
     if chart.online and not chart.known:
         commands += [run.helm.repo_add(chart.repository, chart.url), run.helm.repo_update(chart.repository)]
     commands.append(run.helm.upgrade_install(chart.release, chart.reference, namespace=chart.namespace, values=values,
@@ -163,7 +179,7 @@ def wait(run: Run) -> float:
             return f"no nvidia.com/gpu allocatable on {', '.join(without)}; ClusterPolicy {state or 'absent'}"
         return "" if gpu_nodes and state == "ready" else f"ClusterPolicy {state or 'absent'}"
 
-    return run.wait("GPU allocatable", blocker, limit=USABLE_LIMIT, usual=(1, 300),
+    return run.wait("GPU allocatable", blocker, limit=run.target.wait_limit, usual=(1, 300),
                     next="kubectl get pods -n gpu-operator; kubectl describe clusterpolicy")
 
 

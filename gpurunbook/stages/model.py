@@ -16,18 +16,17 @@ if TYPE_CHECKING:
     from gpurunbook.runbook import Run
 
 NAMESPACE = "default"
-READY_LIMIT = 1800.0
-"""Seconds: the tutorial's image is over 10 GB, pulled in 2 to 10 minutes."""
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """The manifest's own words: names, label, container, image."""
+    """The manifest's own words: names, label, container, image, and the node label it selects (KEY=VALUE)."""
 
     name: str
     label: str
     container: str
     image: str
+    selector: str
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,11 @@ class Facts:
 
 def manifest(run: Run) -> Deployment:
     document: dict[str, Any] = yaml.safe_load(run.manifest("model", "deployment.yaml").read_text())
-    container = document["spec"]["template"]["spec"]["containers"][0]
+    spec = document["spec"]["template"]["spec"]
+    container = spec["containers"][0]
+    selector = ",".join(f"{key}={value}" for key, value in spec.get("nodeSelector", {}).items())
     return Deployment(document["metadata"]["name"], f"app={document['spec']['selector']['matchLabels']['app']}",
-                      container["name"], container["image"])
+                      container["name"], container["image"], selector)
 
 
 def observe(run: Run) -> Facts:
@@ -111,7 +112,7 @@ def wait(run: Run) -> float:
             return ""
         return "; ".join(f"{p.name} {p.phase}: {p.why}" for p in found) or "no pod yet"
 
-    return run.wait("model pod ready", blocker, limit=READY_LIMIT, usual=(1, 600),
+    return run.wait("model pod ready", blocker, limit=run.target.wait_limit, usual=(1, 600),
                     next=f"kubectl describe pods -l {deployment.label}")
 
 

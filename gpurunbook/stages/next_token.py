@@ -137,8 +137,10 @@ def probabilities(path: Path) -> NDArray[np.float64]:
 def save(run: Run, found: Prediction, name: str = "next_tokens") -> Path:
     """Write artifacts/NAME.json: what main.py said, with the first arm's `top` at its top level too."""
     path = run.artifacts / f"{name}.json"
-    path.write_text(json.dumps({"prompt": found["prompt"], "top": found["arms"][0]["top"], **found,
-                                "run": run.id, "target": run.target.name}, indent=1, ensure_ascii=False) + "\n")
+    whole = {"prompt": found["prompt"], "top": found["arms"][0]["top"], **found, "run": run.id, "target": run.target.name}
+    making = path.with_suffix(".making")
+    making.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+    making.replace(path)  # whole or not at all
     run.journal.append("artifact", stage=run.stage, path=f"artifacts/{path.name}")
     return path
 

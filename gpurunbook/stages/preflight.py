@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from gpurunbook import programs, show, targets
-from gpurunbook.plan import Check, Checks, Plan
+from gpurunbook.plan import Check, Plan
+from gpurunbook.stages import model
 
 if TYPE_CHECKING:
     from gpurunbook.runbook import Run
@@ -41,6 +42,14 @@ def table(found: Sequence[programs.Found]) -> show.Table:
                       states=["pass" if p.fits else "fail" for p in found])
 
 
+def _placed(run: Run) -> Check:
+    """A Deployment that selects another group than cluster.yaml's would wait for a node for ever."""
+    wanted, group = model.manifest(run).selector, run.cluster.gpu_group
+    return Check("the model's Deployment selects the GPU group", "pass" if wanted in ("", group.selector) else "fail",
+                 f"{wanted or 'any node'}; the group is {group.name}",
+                 f"edit nodeSelector in manifests/model/deployment.yaml to {group.selector}")
+
+
 def plan(run: Run, found: Sequence[programs.Found]) -> Plan:
     return run.plan((), "preflight only looks")
 
@@ -54,7 +63,8 @@ def verify(run: Run, found: Sequence[programs.Found]) -> list[Check]:
               ", ".join(f"{p.name} {p.how}" for p in missing) or f"all {len(found)} fit", "make setup"),
         Check("cluster.yaml passes eksctl's schema", "pass",
               f"{run.cluster.name}: " + ", ".join(f"{g.desired} {g.instance_type} ({g.name})" for g in run.cluster.groups)),
+        _placed(run),
         *[Check("cluster.yaml is current", "warn", warning, f"edit {run.cluster.path.name}") for warning in run.cluster.warnings],
         Check("disk", "pass" if free > DISK_GIB else "fail", f"{free:.0f} GiB free", f"free {DISK_GIB:g} GiB for runs/"),
-        *Checks(run.target.checks(run)),
+        *run.target.checks(run.cluster),
     ]

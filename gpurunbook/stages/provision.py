@@ -40,22 +40,22 @@ def wait(run: Run) -> float:
         if not run.kubeconfig.exists():
             return "no kubeconfig yet"
         try:
-            ready = [node.name for node in nodes.observe(run) if node.ready]
+            # The controller takes the not-ready taint off a moment after the node is Ready.
+            ready = [n.name for n in nodes.observe(run)
+                     if n.ready and not any(t.startswith("node.kubernetes.io/not-ready") for t in n.taints)]
         except (ApiException, HTTPError) as error:
             return f"the API server does not answer yet ({type(error).__name__})"
         return "" if len(ready) >= wanted else f"{len(ready)} of {wanted} nodes Ready"
 
-    return run.wait("all nodes Ready", blocker, limit=run.target.ready_limit, usual=(1, 3),
+    return run.wait("all nodes Ready", blocker, limit=run.target.wait_limit, usual=(1, 3),
                     next="kubectl describe nodes; gpurunbook status")
 
 
 def verify(run: Run) -> list[Check]:
     state = observe(run)
-    identity = run.identity()
-    if run.journal.last("identity") is None:
-        run.journal.append("identity", **identity)
+    run.check_identity()
     return [
-        Check("the API server is ready", "pass" if state.answers else "fail", identity["server"], "gpurunbook status"),
+        Check("the API server is ready", "pass" if state.answers else "fail", str(run.kubeconfig), "gpurunbook status"),
         *[Check(part.name, "pass" if part.state == "running" else "fail", part.evidence or part.state,
                 "run this stage again") for part in state.parts],
         Check("every node of cluster.yaml is there", "fail" if state.missing else "pass",

@@ -27,9 +27,9 @@ def observe(run: Run) -> Facts:
     state = run.target.observe(run)
     if not state.answers:
         return Facts(state, None, False)
-    chart = gpu_operator.choose(run, "auto")
-    found = {r.name: r for r in releases(run.ask(run.helm.list(chart.namespace)).stdout)}
-    return Facts(state, found.get(chart.release), bool(model.pods(run, model.manifest(run))))
+    pinned = gpu_operator.pin(run)
+    found = {r.name: r for r in releases(run.ask(run.helm.list(pinned["namespace"])).stdout)}
+    return Facts(state, found.get(pinned["release"]), bool(model.pods(run, model.manifest(run))))
 
 
 def plan(run: Run, facts: Facts) -> Plan:
@@ -38,7 +38,7 @@ def plan(run: Run, facts: Facts) -> Plan:
     if facts.deployed:
         commands.append(run.kubectl.delete("deployment", model.manifest(run).name))
     if facts.release:
-        commands.append(run.helm.uninstall(facts.release.name, gpu_operator.choose(run, "auto").namespace))
+        commands.append(run.helm.uninstall(facts.release.name, gpu_operator.pin(run)["namespace"]))
     whole = run.target.delete(run, facts.state)
     commands += whole.commands
     return run.plan(commands, whole.reason, elsewhere=whole.elsewhere)

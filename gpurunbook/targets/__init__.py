@@ -10,6 +10,7 @@ from gpurunbook.errors import ConfigError
 from gpurunbook.plan import Check, Plan
 
 if TYPE_CHECKING:
+    from gpurunbook.config import ClusterConfig
     from gpurunbook.runbook import Run
 
 NAMES = ("rehearsal", "eks", "existing")
@@ -46,7 +47,7 @@ class Target(Protocol):
         cannot_show: sentences on what a run on it does not prove; empty where everything is real.
         programs: the programs it needs, by name.
         passes_on: names of environment variables that its programs need besides the usual ones.
-        ready_limit: seconds from the end of `create` within which all nodes are Ready.
+        wait_limit: seconds that anything may take to become ready: nodes, a GPU, a pod and its image.
     """
 
     @property
@@ -62,9 +63,9 @@ class Target(Protocol):
     def passes_on(self) -> tuple[str, ...]: ...
 
     @property
-    def ready_limit(self) -> float: ...
+    def wait_limit(self) -> float: ...
 
-    def checks(self, run: Run) -> list[Check]:
+    def checks(self, cluster: ClusterConfig) -> list[Check]:
         """What preflight asks besides programs and cluster.yaml. Changes nothing."""
 
     def context(self, run: Run) -> str:

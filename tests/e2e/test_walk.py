@@ -158,6 +158,9 @@ def test_the_posts_own_file_runs_to_the_end(checkout: Checkout) -> None:
     assert "Kubernetes 1.27 is out of support" in done.stderr
     assert "ami-0ff21ec7370b1f3fb" in done.stderr
     assert len(json.loads(done.stdout)["top"]) == 10
+    ended = [r for r in checkout.records("post") if r["kind"] == "notebook" and r["state"] == "ended"]
+    assert len(ended) == 9
+    assert sum(r["seconds"] for r in ended) <= 60
     assert not processes.of_runs(checkout.folder("post"))
     assert not (checkout.folder("post") / "kubeconfig").exists()
 
@@ -171,13 +174,50 @@ def test_kill_9_then_clean_leaves_nothing(checkout: Checkout, moment: str) -> No
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
-    # The kernel of the killed command line ends by itself; nobody is left to read it.
+    # The kernel of the killed command line ends by itself; until then its run is alive.
     psutil.wait_procs([c for c in children if "ipykernel" in " ".join(_cmdline(c))], timeout=30)
     checkout("clean")
     assert not processes.of_runs(checkout.folder(run_id))
     folder = str(checkout.folder(run_id))
-    assert not [f for f in Path("/tmp").glob(f"gpurunbook-{os.getuid()}-*") if (f / "run").read_text().strip() == folder]
+    assert not [f for f in Path("/tmp").glob(f"gpurunbook-{os.getuid()}-*/run") if f.read_text().strip() == folder]
     assert not [line for line in Path("/proc/mounts").read_text().splitlines() if folder in line]
+    checkout("run", "--run-id", run_id, "--until", "model")
+    checkout("teardown", "--run-id", run_id)
+    assert not processes.of_runs(checkout.folder(run_id))
+
+
+def test_ctrl_c_ends_what_was_running_and_the_same_run_goes_on(checkout: Checkout) -> None:
+    process = subprocess.Popen(checkout.argv("run", "--run-id", "ctrl-c", "--until", "model"), cwd=checkout.root,
+                               env=checkout.environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, text=True, start_new_session=True)
+    _until(lambda: any(r["kind"] == "pid" for r in checkout.records("ctrl-c") if _is_helm_upgrade(checkout, r)), 120, process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Go on with: gpurunbook run --run-id ctrl-c" in said
+    assert not [p for p in processes.of_runs(checkout.folder("ctrl-c")) if p.name in ("helm", "kubectl")]
+    assert json.loads(checkout("status", "--run-id", "ctrl-c", "--json").stdout)[0]["in_flight"] == []
+    checkout("run", "--run-id", "ctrl-c", "--until", "model")
+    checkout("teardown", "--run-id", "ctrl-c")
+
+
+def _is_helm_upgrade(checkout: Checkout, record: dict[str, object]) -> bool:
+    intents = {r["id"]: r["shown"] for r in checkout.records("ctrl-c") if r["kind"] == "intent"}
+    return "upgrade --install" in intents.get(record.get("id"), "")
+
+
+def test_a_second_walk_of_a_run_is_refused_by_pid(checkout: Checkout) -> None:
+    process = subprocess.Popen(checkout.argv("run", "--run-id", "alone", "--until", "nodes"), cwd=checkout.root,
+                               env=checkout.environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    _until(lambda: any(r["kind"] == "notebook" for r in checkout.records("alone")), 60, process)
+    done = checkout("run", "--run-id", "alone", check=False)
+    assert done.returncode == 1
+    assert f"is being walked by process {process.pid}" in done.stderr
+    assert process.wait(timeout=120) == 0
+    checkout("teardown", "--run-id", "alone")
+    checkout("run", "--run-id", "alone", "--until", "taint")  # a finished run begins again, with another cluster
+    checkout("teardown", "--run-id", "alone")
 
 
 def test_a_stage_too_early_says_which_one_is_missing(checkout: Checkout) -> None:

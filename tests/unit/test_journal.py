@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gpurunbook.errors import RunbookError
 from gpurunbook.journal import Journal, new_id
 
 
@@ -55,13 +56,13 @@ journal.append("note", n=1)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))
 try:
     journal.append("note", text="x" * 500)
-except OSError as error:
-    print(type(error).__name__, error.strerror)
+except Exception as error:
+    print(type(error).__name__, error.what)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 journal.append("note", n=2)
 """
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert said.strip() == "OSError No space left on device"
+    assert said.strip() == "RunbookError the journal cannot be written: No space left on device"
     assert [r["n"] for r in Journal(tmp_path).records()] == [1, 2]
 
 
@@ -104,8 +105,8 @@ def test_last_is_the_newest_that_matches(journal: Journal) -> None:
     assert journal.last("program", name="eksctl") is None
 
 
-def test_a_folder_that_was_deleted_is_an_os_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+def test_a_folder_that_was_deleted_is_said(tmp_path: Path) -> None:
+    with pytest.raises(RunbookError, match="the journal cannot be written: No such file"):
         Journal(tmp_path / "gone").append("note")
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from gpurunbook import processes, runs
 from gpurunbook.cleaning import clean
+from gpurunbook.errors import RunbookError
 from gpurunbook.journal import Journal
 from gpurunbook.processes import RUN_VARIABLE, Process
 
@@ -159,13 +160,14 @@ def test_clean_ends_what_dead_and_finished_runs_left(tmp_path: Path, start: Star
 @pytest.mark.parametrize(("words", "live", "spared_as"), [((), True, "running"), (("kept",), False, "kept")])
 def test_clean_spares_live_and_kept_runs_unless_told(tmp_path: Path, start: Start, words: tuple[str, ...], live: bool,
                                                      spared_as: str) -> None:
-    folder = run_folder(tmp_path, "r-of-this-test", *words, process=Process.current() if live else None)
+    folder = run_folder(tmp_path, "r-of-this-test", *words, process=Process.of(os.getppid()) if live else None)
     child = start(folder)
     _, spared, _ = clean()
     assert child.poll() is None
     assert f"sleep (pid {child.pid}) of run r-of-this-test: the run is {spared_as}; end it with --run-id " \
            "r-of-this-test" in spared
-    clean("another-run")
+    with pytest.raises(RunbookError, match="there is no run another-run"):
+        clean("another-run")
     assert child.poll() is None
     clean("r-of-this-test")
     assert has_ended(child)
@@ -206,7 +208,7 @@ def test_clean_removes_the_sockets_of_runs_without_a_process(tmp_path: Path, sta
     gone = sockets("gone", str(tmp_path / "runs" / "gone"))
     kept = run_folder(tmp_path, "kept", "kept")
     used = sockets("used", str(kept))
-    starting = sockets("starting", str(run_folder(tmp_path, "starting", process=Process.current())))
+    starting = sockets("starting", str(run_folder(tmp_path, "starting", process=Process.of(os.getppid()))))
     start(kept)
     clean()
     assert (gone.exists(), used.exists(), starting.exists()) == (False, True, True)

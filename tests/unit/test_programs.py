@@ -30,8 +30,6 @@ TABLE: list[tuple[Command, str, bool, float]] = [
     (KUBECTL.diff(Path("/m.yaml")), "diff -f /m.yaml", False, 60),
     (KUBECTL.delete("deployment", "d"), "delete deployment d -n default --ignore-not-found", True, 120),
     (KUBECTL.untaint_nodes("a=b", "x/y"), "taint nodes -l a=b x/y-", True, 60),
-    (KUBECTL.rollout_status("deployment/d", namespace="n", limit=90),
-     "rollout status deployment/d -n n --timeout=90s", False, 105),
     (KUBECTL.cp_into(Path("/m.py"), "p", "/to/m.py", container="c"), "cp /m.py default/p:/to/m.py -c c", True, 120),
     (KUBECTL.exec("p", "ls", "-l", "a b", container="c", why="w"), "exec -n default p -c c -- ls -l 'a b'", False, 60),
     (KUBECTL.shell("p", container="c"), "exec -it -n default p -c c -- bash", True, 86400),

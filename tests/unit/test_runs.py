@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.journal import Journal
 from gpurunbook.processes import Process
 
-TARGET, FILE = "rehearsal", Path("/checkout/cluster.yaml")
-ALIVE = asdict(Process.current())
+TARGET, FILE = "rehearsal", Path(__file__).parents[2] / "cluster.yaml"
+ALIVE = Process.of(os.getppid()).key  # not our own: a run is not alive because we look at it
+ME = Process.of(os.getpid()).key
 GONE = {**ALIVE, "pid": 2**22 + 1}  # above the kernel's largest pid
 OTHERS = {**ALIVE, "started": ALIVE["started"] - 3600}  # our pid, as an earlier process had it
 
@@ -59,6 +59,8 @@ def resolve(root: Path, run_id: str = "", *, start: bool = False, target: str = 
     ([STARTED, runner(GONE), ended("kept")], "kept"),
     ([STARTED, runner(ALIVE), ended("kept")], "running"),
     ([STARTED, runner(GONE), ended("kept"), stage("nodes")], "kept"),
+    ([STARTED, runner(GONE), ended("kept"), runner(GONE)], "dead"),
+    ([STARTED, runner(ME)], "dead"),
     ([STARTED, runner(GONE), ended("kept"), ended("cleaned")], "dead"),
     ([STARTED, stage("teardown", process=ALIVE), ended("finished"), stage("teardown", "done")], "finished"),
     ([STARTED, ended("finished"), stage("provision", process=ALIVE)], "running"),

@@ -13,6 +13,7 @@ import socket
 import sys
 import tempfile
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from gpurunbook.targets import ClusterState, Part
 from gpurunbook.targets.rehearsal import images, jail, nodes, weights
 
 if TYPE_CHECKING:
+    from gpurunbook.config import ClusterConfig
     from gpurunbook.runbook import Run
 
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok-controller")
@@ -38,6 +40,9 @@ LEASE_SECONDS = 8
 """How long a killed KWOK keeps its nodes from its successor; kwokctl gives no less than 40."""
 
 
+MODEL_PACKAGES = ("torch", "transformers", "bitsandbytes", "accelerate")
+
+
 class Rehearsal:
     """The target `rehearsal`: see gpurunbook.targets.Target."""
 
@@ -45,7 +50,7 @@ class Rehearsal:
     programs = ("kubectl", "helm", "kwokctl", "kwok", "etcd", "kube-apiserver", "kube-controller-manager",
                 "kube-scheduler")
     passes_on: tuple[str, ...] = ()
-    ready_limit = 60.0
+    wait_limit = 60.0
     cannot_show = (
         "EC2, its quotas, its capacity and its bill: nodes appear at once and cost nothing",
         "image pulls: every image is there",
@@ -59,11 +64,15 @@ class Rehearsal:
     def environment(self, run: Run) -> dict[str, str]:
         return {"KWOK_WORKDIR": str(run.folder / "rehearsal")}
 
-    def checks(self, run: Run) -> list[Check]:
-        """The jail, the model's weights, and the nodes' instance types."""
-        found = [_try("pods can be jailed", jail.probe, "bubblewrap works with user namespaces")]
-        found.append(_try("the instance types are known", lambda: [nodes.manifest(run.cluster, 0)],
-                          ", ".join(sorted({g.instance_type for g in run.cluster.groups}))))
+    def checks(self, cluster: ClusterConfig) -> list[Check]:
+        """The jail, the model's packages and weights, and the nodes' instance types."""
+        absent = [name for name in MODEL_PACKAGES if find_spec(name) is None]
+        found = [
+            _try("pods can be jailed", jail.probe, "bubblewrap works with user namespaces"),
+            Check("the model's Python packages", "fail" if absent else "pass", ", ".join(absent or MODEL_PACKAGES),
+                  "pip install -e '.[model]', or: make setup"),
+            _try("the instance types are known", lambda: nodes.manifest(cluster, 0),
+                 ", ".join(sorted({g.instance_type for g in cluster.groups})))]
         ready = weights.ready()
         found.append(Check("the rehearsal's model is prepared", "pass" if ready else "warn",
                            str(weights.folder()) if ready else "not yet: stage provision prepares it",
@@ -85,7 +94,7 @@ class Rehearsal:
             with suppress(ApiException, HTTPError):
                 present = tuple(n.metadata.name for n in run.core.list_node(_request_timeout=5).items)
                 answers = True
-        wanted = [n["metadata"]["name"] for n in nodes.manifest(run.cluster, 0)["items"]]
+        wanted = nodes.names(run.cluster)
         return ClusterState(tuple(parts), answers, present, tuple(n for n in wanted if n not in present))
 
     def starting(self, run: Run) -> None:
@@ -146,7 +155,8 @@ class Rehearsal:
         if rest:
             commands.append(Command(("rm", "-rf", *map(str, rest)), limit=60,
                                     why="remove the sockets, the pods' files, and last the kubeconfig"))
-        return run.plan(commands, "end every process of the run" if commands else "nothing of the cluster is left")
+        return run.plan(commands, "end every process of the run" if commands else "nothing of the cluster is left",
+                        elsewhere=(Eksctl().delete_cluster(run.cluster.path),))
 
     def left(self, run: Run) -> list[Check]:
         alive = processes.of_runs(run.folder)

@@ -6,13 +6,14 @@ Label keys from eksctl and the AWS cloud provider; the same file gives the same 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 from gpurunbook.config import ClusterConfig, NodeGroup
 from gpurunbook.errors import ConfigError
+from gpurunbook.stages.taint import UNINITIALIZED
 from gpurunbook.targets.rehearsal.instance_types import InstanceType, lookup
 
-UNINITIALIZED = "node.cloudprovider.kubernetes.io/uninitialized"
 ZONES = "abc"
 KUBERNETES = "v1.36.3"
 MOST = 1000
@@ -31,20 +32,34 @@ def manifest(cluster: ClusterConfig, port: int, *, uninitialized_taint: bool = T
     if (wanted := sum(group.desired for group in cluster.groups)) > MOST:
         raise ConfigError(f"cluster.yaml asks for {wanted:,} nodes; a rehearsal makes at most {MOST:,}",
                           where=str(cluster.path), next="lower desiredCapacity")
-    items, number = [], 0
-    for group in cluster.groups:
-        kind = lookup(group.instance_type)
-        for _ in range(group.desired):
-            items.append(_node(cluster, group, kind, number, port, uninitialized_taint and group.gpu))
-            number += 1
-    return {"apiVersion": "v1", "kind": "List", "items": items}
+    return {"apiVersion": "v1", "kind": "List", "items": [
+        _node(cluster, group, lookup(group.instance_type), number, port, uninitialized_taint and group.gpu)
+        for number, group in _numbered(cluster)]}
+
+
+def names(cluster: ClusterConfig) -> list[str]:
+    """The names that the nodes of cluster.yaml have, whatever their types."""
+    return [_name(cluster, group, number) for number, group in _numbered(cluster)]
+
+
+def _numbered(cluster: ClusterConfig) -> Iterator[tuple[int, NodeGroup]]:
+    return enumerate(group for group in cluster.groups for _ in range(min(group.desired, MOST)))
+
+
+def _name(cluster: ClusterConfig, group: NodeGroup, number: int) -> str:
+    third = int(_seed(cluster, group, number)[:2], 16) % 96
+    return f"ip-192-168-{third}-{number + 10}.{cluster.region}.compute.internal"
+
+
+def _seed(cluster: ClusterConfig, group: NodeGroup, number: int) -> str:
+    return hashlib.sha256(f"{cluster.name}/{group.name}/{number}".encode()).hexdigest()
 
 
 def _node(cluster: ClusterConfig, group: NodeGroup, kind: InstanceType, number: int, port: int,
           tainted: bool) -> dict[str, Any]:
-    seed = hashlib.sha256(f"{cluster.name}/{group.name}/{number}".encode()).hexdigest()
-    zone = f"{cluster.region}{ZONES[number % len(ZONES)]}"
-    name = f"ip-192-168-{int(seed[:2], 16) % 96}-{number + 10}.{cluster.region}.compute.internal"
+    seed = _seed(cluster, group, number)
+    zones = group.zones or tuple(f"{cluster.region}{letter}" for letter in ZONES)
+    zone, name = zones[number % len(zones)], _name(cluster, group, number)
     instance = f"i-0{seed[:16]}"
     labels = {
         "alpha.eksctl.io/cluster-name": cluster.name, "alpha.eksctl.io/nodegroup-name": group.name,
@@ -67,7 +82,8 @@ def _node(cluster: ClusterConfig, group: NodeGroup, kind: InstanceType, number: 
             "gpurunbook.dev/gpus": str(kind.gpus), "gpurunbook.dev/gpu-product": kind.gpu_product,
             "gpurunbook.dev/gpu-memory-mib": str(kind.gpu_memory_mib)}},
         "spec": {"providerID": f"aws:///{zone}/{instance}",
-                 "taints": [{"key": UNINITIALIZED, "value": "true", "effect": "NoSchedule"}] if tainted else []},
+                 "taints": [*(taint.model_dump() for taint in group.taints),
+                            *([{"key": UNINITIALIZED, "value": "true", "effect": "NoSchedule"}] if tainted else [])]},
         "status": {
             "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": name}],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
