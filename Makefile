@@ -22,7 +22,7 @@ demo: setup ## the whole walk on this machine: nine notebooks, ten tokens, nothi
 	@$(RUN)gpurunbook run --target rehearsal
 
 lab: setup ## JupyterLab on the notebooks
-	@$(RUN)jupyter lab --ip=127.0.0.1 --notebook-dir=. notebooks/01_preflight.ipynb
+	@$(RUN)jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=. $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/01_preflight.ipynb
 
 test: setup lint ## all tests, as CI runs them
 	@$(RUN)python -m pytest tests

@@ -40,9 +40,7 @@ def wait(run: Run) -> float:
         if not run.kubeconfig.exists():
             return "no kubeconfig yet"
         try:
-            # The controller takes the not-ready taint off a moment after the node is Ready.
-            ready = [n.name for n in nodes.observe(run)
-                     if n.ready and not any(t.startswith("node.kubernetes.io/not-ready") for t in n.taints)]
+            ready = [node.name for node in nodes.observe(run) if node.ready]
         except (ApiException, HTTPError) as error:
             return f"the API server does not answer yet ({type(error).__name__})"
         return "" if len(ready) >= wanted else f"{len(ready)} of {wanted} nodes Ready"

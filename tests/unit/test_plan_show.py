@@ -53,6 +53,8 @@ def harmless(text: str) -> bool:
 THINGS = [
     show.Table((HOSTILE,), [(HOSTILE,), ("x",)], HOSTILE, ("fail", "pass")),
     show.Box(HOSTILE, (HOSTILE, HOSTILE), "warn"),
+    show.Box(HOSTILE, (), "warn", (HOSTILE, HOSTILE)),
+    show.Terminal(HOSTILE, HOSTILE, 1.0),
     Plan((command(HOSTILE),), HOSTILE, HOSTILE, (command(HOSTILE),)),
     Checks([Check(HOSTILE, "fail", HOSTILE, HOSTILE), Check(HOSTILE, "unknown")]),
 ]

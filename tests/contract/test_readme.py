@@ -1,0 +1,38 @@
+"""The README keeps its promises: what it links to is there, what it tells people to type exists."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "README.md").read_text()
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    assert not re.findall(r"@[A-Z]+@|TODO|FIXME", TEXT)
+
+
+LINKS = {*re.findall(r"\]\((?!http)([^)#]+)\)", TEXT), *re.findall(r'src(?:set)?="([^"]+)"', TEXT)}
+
+
+@pytest.mark.parametrize("link", sorted(LINKS))
+def test_links_lead_to_files_that_git_tracks(link: str) -> None:
+    done = subprocess.run(["git", "ls-files", "--error-unmatch", link], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, link
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:`|^)make ([a-z]+)", TEXT, re.MULTILINE))))
+def test_make_targets_exist(target: str) -> None:
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"gpurunbook ([a-z]+)\b", TEXT)) - {"is"}))
+def test_commands_exist(command: str) -> None:
+    from typer.main import get_command
+
+    from gpurunbook.cli import app
+    assert command in get_command(app).commands  # type: ignore[attr-defined]
