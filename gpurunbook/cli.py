@@ -38,7 +38,6 @@ ClusterFile = Annotated[str, typer.Option("--cluster-file", "-f", metavar="FILE"
                                           help="an eksctl ClusterConfig; default: cluster.yaml")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
 Parameter = Annotated[list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="a notebook's parameter; may be repeated")]
-StageName = Annotated[str, typer.Option(metavar="STAGE", autocompletion=lambda: list(stages.NAMES))]
 
 
 def main() -> None:
@@ -93,8 +92,10 @@ def doctor(target: TargetName = "", as_json: Json = False) -> None:
 
 @app.command()
 def run(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile = "",
-        first: Annotated[str, typer.Option("--from", metavar="STAGE", help="begin at this stage")] = "preflight",
-        last: Annotated[str, typer.Option("--until", metavar="STAGE", help="end after this stage")] = "",
+        first: Annotated[str, typer.Option("--from", metavar="STAGE", help="begin at this stage",
+                                              autocompletion=lambda: list(stages.NAMES))] = "preflight",
+        last: Annotated[str, typer.Option("--until", metavar="STAGE", help="end after this stage",
+                                             autocompletion=lambda: list(stages.NAMES))] = "",
         parameter: Parameter = None,
         keep: Annotated[bool, typer.Option("--keep", help="leave the cluster up at the end")] = False,
         as_json: Json = False) -> None:
