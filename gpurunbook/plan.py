@@ -22,12 +22,14 @@ class Check:
         state: pass, warn, fail, or unknown when it could not be asked; never pass without evidence.
         evidence: what was found.
         fix: what to type or change when it is not a pass.
+        later: what it would have cost to find this out later.
     """
 
     name: str
     state: State
     evidence: str = ""
     fix: str = ""
+    later: str = ""
 
 
 class Checks(tuple[Check, ...]):
@@ -35,11 +37,13 @@ class Checks(tuple[Check, ...]):
 
     @property
     def table(self) -> show.Table:
-        fixes = any(c.fix and c.state != "pass" for c in self)
-        mends = [["" if c.state == "pass" else c.fix] if fixes else [] for c in self]
-        return show.Table(("check", "found", *(["what mends it"] if fixes else [])),
-                          [(c.name, c.evidence, *mend) for c, mend in zip(self, mends, strict=True)],
-                          states=[c.state for c in self])
+        columns, rows = ["check", "found"], [[c.name, c.evidence] for c in self]
+        for title, cells in (("found out later, it costs", [c.later for c in self]),
+                             ("what mends it", ["" if c.state == "pass" else c.fix for c in self])):
+            if any(cells):
+                columns.append(title)
+                rows = [[*row, cell] for row, cell in zip(rows, cells, strict=True)]
+        return show.Table(columns, rows, states=[c.state for c in self])
 
     @property
     def failed(self) -> list[Check]:

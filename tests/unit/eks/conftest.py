@@ -1,0 +1,26 @@
+"""An AWS account that lives in this process: moto, and our own answers where moto has none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from gpurunbook.targets.eks.account import Account
+from tests.aws.answers import Answers
+
+REGION = "eu-central-1"
+
+
+@pytest.fixture
+def answers() -> Answers:
+    return Answers()
+
+
+@pytest.fixture
+def account(answers: Answers) -> Iterator[Account]:
+    """An account in eu-central-1; `account.call` writes to it too, to seed it."""
+    with mock_aws():
+        yield Account(REGION, answers.install(boto3.Session()))
