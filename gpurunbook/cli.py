@@ -15,21 +15,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from gpurunbook import __version__, processes, runs, show, stages, targets
+from gpurunbook import __version__, cli_account, printing, processes, runs, show, stages, targets
 from gpurunbook.config import load_cluster
 from gpurunbook.errors import ConfigError, RunbookError
-from gpurunbook.journal import Journal, Record
+from gpurunbook.journal import Journal
 from gpurunbook.plan import Checks
-from gpurunbook.report import tokens
+from gpurunbook.printing import console, out
 from gpurunbook.report import write as write_report
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=(
     "Notebooks that take a team from nothing to the ten most likely next tokens, computed on a GPU in Kubernetes. "
     "Begin with: gpurunbook doctor, then: gpurunbook run"))
-console = Console(stderr=True, highlight=False, soft_wrap=True)
-out = Console(highlight=False, soft_wrap=True, markup=False)
 
 TargetName = Annotated[str, typer.Option("--target", "-t", metavar="NAME", help="rehearsal (default), eks or existing",
                                          autocompletion=lambda: list(targets.NAMES))]
@@ -45,19 +42,11 @@ def main() -> None:
     try:
         app()
     except ConfigError as error:
-        _complain(error)
+        printing.complain(error)
         sys.exit(2)
     except RunbookError as error:
-        _complain(error)
+        printing.complain(error)
         sys.exit(1)
-
-
-def _complain(error: RunbookError) -> None:
-    console.print(f"[bold red]error:[/] {_plain(str(error))}")
-
-
-def _plain(text: str) -> str:
-    return "\n".join(show.clean(line) for line in text.splitlines()).replace("[", r"\[")
 
 
 def _version(wanted: bool) -> None:
@@ -78,15 +67,37 @@ def doctor(target: TargetName = "", as_json: Json = False) -> None:
     from gpurunbook.stages import preflight
     chosen = _choose(target, "", "")
     kind = targets.get(chosen.target)
-    found, checks = preflight.doctor(kind), Checks(kind.checks(load_cluster(chosen.path)))
+    found, checks = preflight.doctor(kind), Checks(kind.machine(load_cluster(chosen.path)))
     if as_json:
         out.print_json(json.dumps({"target": chosen.target, "programs": [p.to_json() for p in found],
                                    "checks": checks.to_json()}))
     else:
-        _table(preflight.table(found))
+        printing.table(preflight.table(found))
         out.print()
-        _table(checks.table)
+        printing.table(checks.table)
     if checks.failed or not all(p.fits for p in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def preflight(target: TargetName = "", cluster_file: ClusterFile = "", as_json: Json = False,
+              image: Annotated[str, typer.Option("--image", metavar="REFERENCE", help="the model's image")] = "") -> None:
+    """All that notebook 01 checks, without a run: this machine, cluster.yaml, and the account. Exit 1 when a check fails."""
+    from gpurunbook.stages import preflight as stage
+    chosen = _choose(target, cluster_file, "")
+    kind = targets.get(chosen.target)
+    with console.status(f"preflight for {chosen.target}"):
+        checks = Checks(stage.checks(chosen.root, kind, load_cluster(chosen.path), stage.doctor(kind), image=image))
+        estimate = kind.estimate(load_cluster(chosen.path))
+    if as_json:
+        out.print_json(json.dumps({"target": chosen.target, "checks": checks.to_json(),
+                                   "estimate": estimate and estimate.to_json()}))
+    else:
+        printing.checks(checks)
+        if estimate:
+            out.print()
+            printing.table(estimate.table)
+    if checks.failed:
         raise typer.Exit(1)
 
 
@@ -97,6 +108,10 @@ def run(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile =
         last: Annotated[str, typer.Option("--until", metavar="STAGE", help="end after this stage",
                                              autocompletion=lambda: list(stages.NAMES))] = "",
         parameter: Parameter = None,
+        max_hours: Annotated[float, typer.Option("--max-hours", metavar="HOURS", help="eks: all is gone by then")] = 0,
+        budget: Annotated[float, typer.Option("--budget", metavar="DOLLARS", help="eks: the most that it may cost")] = 0,
+        kubeconfig: Annotated[str, typer.Option("--kubeconfig", metavar="FILE", help="existing: the cluster's kubeconfig")] = "",
+        context: Annotated[str, typer.Option("--context", metavar="NAME", help="existing: the context in it")] = "",
         keep: Annotated[bool, typer.Option("--keep", help="leave the cluster up at the end")] = False,
         as_json: Json = False) -> None:
     """Run the notebooks with papermill into runs/ID/notebooks; ends in teardown unless --until or --keep."""
@@ -110,18 +125,31 @@ def run(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile =
         raise ConfigError(f"--from {first} comes after --until {last}", where="--from, --until", next="swap them")
     chosen = _choose(target, cluster_file, run_id)
     chosen.warn()
-    values = check_parameters(chosen.root, parameter or [])
+    given = {"max_hours": max_hours, "budget": budget, "kubeconfig": kubeconfig and str(Path(kubeconfig).resolve()),
+             "context": context}
+    options = [f"{name}={value}" for name, value in given.items() if value]
+    values = check_parameters(chosen.root, [*options, *(parameter or [])])
     before = {info.id for info in runs.list_runs(chosen.root)}
+    if "provision" in names:
+        _agreed(chosen, run_id, values)
     folder = runs.resolve(chosen.root, chosen.target, chosen.path, run_id, start=True)
     console.print(f"run [bold]{folder.name}[/] on {chosen.target}: {'going on with it' if folder.name in before else 'new'}")
     _walk(chosen, folder, names, values, as_json)
+
+
+def _agreed(chosen: Chosen, run_id: str, values: Mapping[str, Any]) -> None:
+    """Ask for what a target needs from a person before a run folder is made for it. Raises ConfigError."""
+    info = runs.read(chosen.root / "runs" / run_id) if run_id else runs.newest(chosen.root, chosen.target, chosen.path)
+    wishes = targets.Wishes(**{name: values[name] for name in targets.Wishes.__dataclass_fields__ if name in values})
+    if info is None or not targets.get(chosen.target).begun(info.folder):
+        targets.get(chosen.target).agree(load_cluster(chosen.path), wishes)
 
 
 def _walk(chosen: Chosen, folder: Path, names: Sequence[str], values: Mapping[str, Any], as_json: bool) -> None:
     from gpurunbook.walk import alone, walk
     with alone(folder):
         try:
-            walk(chosen.root, folder, names, values, target=chosen.target, cluster_file=chosen.parameter, tell=_tell)
+            walk(chosen.root, folder, names, values, target=chosen.target, cluster_file=chosen.parameter, tell=printing.tell)
         except KeyboardInterrupt:
             console.print(f"interrupted; what was running has been ended. Go on with: gpurunbook run --run-id {folder.name}")
             raise typer.Exit(130) from None
@@ -131,7 +159,7 @@ def _walk(chosen: Chosen, folder: Path, names: Sequence[str], values: Mapping[st
             raise
         if "teardown" not in names:
             Journal(folder).append("run", state="kept")
-        _outcome(folder, write_report(folder), names, as_json)
+        printing.outcome(folder, write_report(folder), names, as_json)
 
 
 @app.command()
@@ -166,7 +194,7 @@ def status(run_id: RunId = "", as_json: Json = False) -> None:
     elif not rows:
         out.print("no runs yet: gpurunbook run")
     else:
-        _table(show.Table(("run", "target", "state", "processes", "stages done", "in flight"),
+        printing.table(show.Table(("run", "target", "state", "processes", "stages done", "in flight"),
                           [(r["run"], r["target"], r["state"], r["processes"],
                             " ".join(s for s in stages.NAMES if r["stages"].get(s) == "done") or "none",
                             "; ".join(r["in_flight"])) for r in rows],
@@ -181,16 +209,26 @@ def shell(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile
     chosen = _choose(target, cluster_file, run_id)
     opened = open_run("model", run_id=run_id, target=chosen.target, cluster_file=chosen.parameter, quiet=True)
     command = opened.kubectl.shell(model.ready_pod(opened).name, container=model.manifest(opened).container)
-    console.print(_plain(command.short))
+    console.print(printing.plain(command.short))
     os.execve(command.argv[0], command.argv, opened.environment)  # noqa: S606 - the terminal becomes kubectl's
 
 
 @app.command()
 def teardown(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile = "",
+             cluster: Annotated[str, typer.Option("--cluster", metavar="NAME",
+                                                  help="eks, without its run folder: the cluster's name")] = "",
+             region: Annotated[str, typer.Option("--region", metavar="REGION", help="the cluster's AWS region")] = "",
              as_json: Json = False) -> None:
     """End a run: take away what it made, and prove that nothing is left."""
+    if cluster or region:
+        folder = cli_account.adopt(runs.find_root(), cluster, region, run_id)
+        target, run_id = "eks", folder.name
     chosen = _choose(target, cluster_file, run_id)
     _walk(chosen, runs.resolve(chosen.root, chosen.target, chosen.path, run_id, start=False), ("teardown",), {}, as_json)
+
+
+app.command()(cli_account.ami)
+app.command()(cli_account.reap)
 
 
 @app.command()
@@ -240,7 +278,7 @@ class Chosen:
     def warn(self) -> None:
         """Read the cluster file before anything else, and say what is dated in it. Raises ConfigError."""
         for warning in load_cluster(self.path).warnings:
-            console.print(f"[yellow]warning:[/] {_plain(warning)}")
+            console.print(f"[yellow]warning:[/] {printing.plain(warning)}")
 
 
 def _choose(target: str, cluster_file: str, run_id: str) -> Chosen:
@@ -253,48 +291,3 @@ def _choose(target: str, cluster_file: str, run_id: str) -> Chosen:
         here = Path(cluster_file).resolve()
         return Chosen(root, target, here if here.exists() else (root / cluster_file).resolve())
     return Chosen(root, target, Path(info.cluster_file) if info else root / "cluster.yaml")
-
-
-def _tell(record: Record) -> None:
-    """One journal record as a line of progress."""
-    kind = record["kind"]
-    if kind == "notebook" and record["state"] == "started":
-        console.print(f"[bold]{stages.notebook(record['stage'])[:-6]}[/]")
-    elif kind == "notebook":
-        console.print(f"   {record['seconds']:.1f} s", style="dim")
-    elif kind == "intent":
-        sign, style = ("$", "") if record["changes"] else ("?", "dim")
-        console.print(f"   {sign} {_plain(record['shown'][:150])}", style=style)
-    elif kind == "wait" and record["blocker"]:
-        console.print(f"   … {_plain(record['what'])}: {_plain(record['blocker'][:150])}", style="dim")
-    elif kind == "checks":
-        for check in record["checks"]:
-            if check["state"] != "pass":
-                console.print(f"   {show.MARKS[check['state']]} {_plain(check['name'])}: {_plain(check['evidence'])}",
-                              style="red" if check["state"] == "fail" else "yellow")
-
-
-def _outcome(folder: Path, page: Path, names: Sequence[str], as_json: bool) -> None:
-    found = (tokens(folder) if "next_token" in names else None) or {}
-    if as_json:
-        out.print_json(json.dumps({"run": folder.name, "folder": str(folder), "report": str(page),
-                                   "prompt": found.get("prompt"), "top": found.get("top")}))
-        return
-    if found:
-        out.print(f"\n{show.clean(found['prompt'])!r}, the ten most likely next tokens ({found['arms'][0]['precision']}, "
-                  f"{show.clean(found['model'])}):")
-        for rank, token in enumerate(found["top"], 1):
-            out.print(f"  {rank:2} {token['p']:7.2%}  {show.clean(token['text'])!r}")
-    out.print(f"\nreport     {page}")
-    for name, path in (("chart", folder / "artifacts" / "top10.png"), ("notebooks", folder / "notebooks")):
-        if path.exists():
-            out.print(f"{name:10} {path}")
-
-
-def _table(table: show.Table) -> None:
-    """A table on stdout: coloured marks on a terminal, plain text when piped."""
-    lines = repr(table).splitlines()
-    out.print(lines[0])
-    colours = {"pass": "green", "warn": "yellow", "fail": "red", "unknown": ""}
-    for line, state in zip(lines[1:], table.states, strict=True):
-        out.print(line, style=colours[state])

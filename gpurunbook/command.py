@@ -21,6 +21,7 @@ from typing import IO
 import psutil
 
 from gpurunbook.errors import CommandFailed, RunbookError
+from gpurunbook.masking import hide
 
 GRACES = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
 LEFT_BEHIND = 2.0
@@ -48,6 +49,7 @@ class Command:
         stdin: bytes given to the program; the way for secrets, never argv.
         data: stdout is data: kept, but neither shown nor logged.
         usual: the usual range in seconds, for the progress line.
+        otherwise: why a plan goes on when this fails; where it is empty, a failure ends the plan.
     """
 
     argv: tuple[str, ...]
@@ -59,6 +61,7 @@ class Command:
     stdin: bytes | None = field(default=None, repr=False)
     data: bool = False
     usual: tuple[float, float] | None = None
+    otherwise: str = ""
 
     @property
     def short(self) -> str:
@@ -196,7 +199,7 @@ class _Log:
     def _write(self, line: str) -> None:
         if self._file:
             with self._explained():
-                self._file.write(line + "\n")
+                self._file.write(hide(line) + "\n")
                 self._file.flush()
 
     @contextmanager

@@ -47,7 +47,7 @@ class Taint(Frozen):
 
 
 class NodeGroup(Frozen):
-    """One node group. `volume_gib` in GiB; `gpu` by the instance family."""
+    """One node group. `volume_gib` in GiB; `gpu` by the instance family, or picked for its GPUs by `label` (KEY=VALUE,...)."""
 
     name: str
     instance_type: str
@@ -61,19 +61,25 @@ class NodeGroup(Frozen):
     taints: tuple[Taint, ...]
     zones: tuple[str, ...]
     managed: bool
+    label: str = ""
 
     @property
     def gpu(self) -> bool:
-        return is_gpu(self.instance_type)
+        return bool(self.label) or is_gpu(self.instance_type)
 
     @property
     def selector(self) -> str:
-        """The label selector that eksctl's nodes of this group answer to."""
-        return f"alpha.eksctl.io/nodegroup-name={self.name}"
+        """The label selector that the nodes of this group answer to: eksctl's, unless a label was given."""
+        return self.label or f"alpha.eksctl.io/nodegroup-name={self.name}"
+
+    @property
+    def picks(self) -> dict[str, str]:
+        """The selector as labels: a pod's nodeSelector."""
+        return dict(pair.split("=", 1) for pair in self.selector.split(","))
 
 
 class ClusterConfig(Frozen):
-    """The cluster that cluster.yaml describes; `warnings` are sentences for people."""
+    """The cluster that cluster.yaml describes. `support`: upgradePolicy.supportType; `warnings`: sentences for people."""
 
     path: Path
     name: str
@@ -81,6 +87,7 @@ class ClusterConfig(Frozen):
     version: str
     groups: tuple[NodeGroup, ...]
     warnings: tuple[str, ...]
+    support: str = "EXTENDED"
 
     @property
     def gpu_group(self) -> NodeGroup:
@@ -96,8 +103,8 @@ def is_gpu(instance_type: str) -> bool:
     return bool(GPU_TYPE.match(instance_type)) and not NOT_NVIDIA.match(instance_type)
 
 
-def load_cluster(path: Path, today: dt.date | None = None) -> ClusterConfig:
-    """Read and check cluster.yaml.
+def load_cluster(path: Path, today: dt.date | None = None, *, whole: bool = True) -> ClusterConfig:
+    """Read and check cluster.yaml; without `whole`, one to take down: name and region are enough.
 
     Raises:
         ConfigError: naming the file, the key, and what was expected there.
@@ -124,12 +131,13 @@ def load_cluster(path: Path, today: dt.date | None = None) -> ClusterConfig:
             raise _wrong(path, f"{_key(group)}.desiredCapacity",
                          f"expected 0 <= minSize <= desiredCapacity <= maxSize, found {group.min}, {group.desired}, "
                          f"{group.max}")
-    if not any(g.gpu and g.desired > 0 for g in groups):
+    if whole and not any(g.gpu and g.desired > 0 for g in groups):
         raise _wrong(path, "nodeGroups", "no group with an NVIDIA GPU instance type (such as g4dn.xlarge) and "
                                          "desiredCapacity of at least 1")
     version = str(meta.get("version") or "")
     return ClusterConfig(path=path, name=meta["name"], region=meta["region"], version=version, groups=groups,
-                         warnings=tuple(_warnings(version, groups, document, today or dt.date.today())))
+                         warnings=tuple(_warnings(version, groups, document, today or dt.date.today())),
+                         support=(document.get("upgradePolicy") or {}).get("supportType") or "EXTENDED")
 
 
 def _key(group: NodeGroup) -> str:

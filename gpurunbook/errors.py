@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gpurunbook.masking import hide
+
 if TYPE_CHECKING:
     from gpurunbook.command import Result
 
@@ -23,8 +25,8 @@ class RunbookError(Exception):
     """
 
     def __init__(self, what: str, *, where: str = "", next: str = "") -> None:
-        self.what, self.where, self.next = what, where, next
-        super().__init__(what)
+        self.what, self.where, self.next = hide(what), hide(where), hide(next)
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         lines = [self.what]
@@ -45,8 +47,13 @@ class ConfigError(RunbookError):
 
 
 class CommandFailed(RunbookError):
-    """A program failed. `result` holds its exit code, output and log file."""
+    """A program failed.
 
-    def __init__(self, what: str, *, result: Result, where: str = "", next: str = "") -> None:
+    Attributes:
+        result: its exit code, output and log file.
+        again: the same stage, run again, would plan something else that can succeed.
+    """
+
+    def __init__(self, what: str, *, result: Result, where: str = "", next: str = "", again: bool = False) -> None:
         super().__init__(what, where=where, next=next)
-        self.result = result
+        self.result, self.again = result, again

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gpurunbook.errors import RunbookError
+from gpurunbook.masking import hide
 
 Record = dict[str, Any]
 """`time` (UTC, ISO 8601), `kind`, and what that kind carries."""
@@ -33,7 +34,7 @@ class Journal:
     def append(self, kind: str, **fields: Any) -> Record:
         """Write one record and sync it to disk before returning. Raises RunbookError when the disk refuses."""
         record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "kind": kind, **fields}
-        line = (json.dumps(record, ensure_ascii=True, default=str) + "\n").encode()
+        line = (hide(json.dumps(record, ensure_ascii=True, default=str)) + "\n").encode()
         try:
             self._write(line)
         except OSError as error:

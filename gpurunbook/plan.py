@@ -67,6 +67,7 @@ class Plan:
         header: the `export` line under which the short commands can be pasted.
         elsewhere: commands that another target would run: shown, never run here.
         files: what the commands read and `Run.apply` writes first (path -> text, made 0600).
+        notes: what a reader should see before the commands, such as the difference to a file, or a bill.
     """
 
     commands: tuple[Command, ...]
@@ -74,6 +75,7 @@ class Plan:
     header: str = ""
     elsewhere: tuple[Command, ...] = ()
     files: Mapping[Path, str] = field(default_factory=dict, repr=False)
+    notes: tuple[Any, ...] = ()
 
     def __iter__(self) -> Iterator[Command]:
         return iter(self.commands)
@@ -85,10 +87,10 @@ class Plan:
         lines = [self.reason] + [f"  (not run here) {c.short}" for c in self.elsewhere]
         if self.commands:
             lines += [f"  {self.header}"] * bool(self.header) + [f"  {c.short}" for c in self.commands]
-        return "\n".join(map(show.clean, lines))
+        return "\n".join([*map(repr, self.notes), *map(show.clean, lines)])
 
     def _repr_html_(self) -> str:
-        parts = [f"<p>{show.escape(self.reason)}</p>"]
+        parts = [f"<p>{show.escape(self.reason)}</p>", *(note._repr_html_() for note in self.notes)]
         if self.elsewhere:
             parts.append("<p><i>On AWS this would run; <b>not run here</b>:</i></p>"
                          + show.commands_html("", [c.short for c in self.elsewhere], [c.full for c in self.elsewhere],

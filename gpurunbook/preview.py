@@ -35,7 +35,7 @@ def plans(root: Path, target: str, cluster_path: Path, run_id: str = "") -> list
         elif stage != "provision" and not answers:
             row = nothing("known after 02")
         else:
-            run = Run(root, folder, kind, cluster, stage, ReadOnlyJournal(folder))
+            run = Run(root, folder, kind, kind.describe(folder, cluster), stage, ReadOnlyJournal(folder))
             module = import_module(f"gpurunbook.stages.{stage}")
             try:
                 facts = module.observe(run)

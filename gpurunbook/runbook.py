@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     import kubernetes.client
 
 WITHOUT_CLUSTER = ("preflight", "provision", "teardown")
-POLL = 0.1
-"""Seconds between two looks while waiting."""
 
 
 class Run:
@@ -133,9 +131,9 @@ class Run:
     # What cells call
 
     def plan(self, commands: Sequence[Command], reason: str, *, elsewhere: Sequence[Command] = (),
-             files: Mapping[Path, str] | None = None) -> Plan:
+             files: Mapping[Path, str] | None = None, notes: Sequence[Any] = ()) -> Plan:
         """A plan whose short commands can be pasted under the run's `export` line."""
-        return Plan(tuple(commands), reason, self.header if commands else "", tuple(elsewhere), files or {})
+        return Plan(tuple(commands), reason, self.header if commands else "", tuple(elsewhere), files or {}, tuple(notes))
 
     def ask(self, command: Command, check: bool = True) -> Result:
         """Run one command that only reads. Raises CommandFailed unless `check` is False."""
@@ -161,14 +159,15 @@ class Run:
         if command.guarded:
             self.check_identity()
         intent, began = new_id(), time.monotonic()
-        live = show.Live(command.why, command.usual)
+        live = show.Live(command.why, command.usual, self._meter)
         log = private(self.folder / "logs") / f"{self.stage}.log" if self.journal.writes else None
         self.journal.append("intent", id=intent, stage=self.stage, argv=command.argv, shown=command.short,
                             why=command.why, changes=command.changes, by=Process.of(os.getpid()).key)
         try:
-            result = run_command(
-                command, env=self.environment, log=log, watch=live, check=False, cwd=self.root,
-                started=lambda pid: self.journal.append("pid", id=intent, process=Process.of(pid).key))
+            with self.target.following(self, command, live):
+                result = run_command(
+                    command, env=self.environment, log=log, watch=live, check=False, cwd=self.root,
+                    started=lambda pid: self.journal.append("pid", id=intent, process=Process.of(pid).key))
         except BaseException as error:  # Ctrl-C too: the program has been ended
             live.stopped(time.monotonic() - began)
             cells.shorten(error, command.why, str(log or self.journal.path))
@@ -181,9 +180,18 @@ class Run:
         if command.changes and result.code == 0:
             said = result.stdout.strip().splitlines()[-6:]
             show.show(show.Terminal(command.short, "\n".join(said), result.seconds))
-        if check and result.code != 0:
-            raise failure(result)
+        if check and result.code != 0 and command.otherwise:
+            show.show(show.Box(f"failed, and gone on: {command.short}", (command.otherwise, *result.tail.splitlines()), "warn"))
+        elif check and result.code != 0:
+            raise self.target.explain(self, result) or failure(result)
         return result
+
+    def _meter(self) -> str:
+        return self.target.meter(self)
+
+    def admit(self) -> None:
+        """Raises RunbookError when the run's time or its budget is over."""
+        self.target.admit(self)
 
     def wait(self, what: str, probe: Callable[[], str], *, limit: float, next: str,
              usual: tuple[float, float] | None = None) -> float:
@@ -192,7 +200,7 @@ class Run:
         Raises:
             RunbookError: still blocked after `limit` seconds; the last blocker is in the message.
         """
-        began, live, blocker = time.monotonic(), show.Live(what, usual), ""
+        began, live, blocker = time.monotonic(), show.Live(what, usual, self._meter), ""
         while True:
             seen, elapsed = probe(), time.monotonic() - began
             if seen != blocker:
@@ -207,7 +215,7 @@ class Run:
                                    where=f"{self.journal.path}", next=next)
             live(elapsed, blocker)
             try:
-                time.sleep(POLL)
+                time.sleep(self.target.poll)
             except KeyboardInterrupt as error:
                 live.stopped(elapsed)
                 cells.shorten(error, f"waiting for: {what}; last seen: {blocker}", str(self.journal.path))
@@ -281,11 +289,11 @@ def open_run(stage: str, *, run_id: str = "", target: str = "rehearsal", cluster
     if stage == "teardown":
         over = newest(root, target, path, finished=True)  # a second teardown looks at the first one's run
         folder = resolve(root, target, path, run_id or (over.id if over else ""), start=False)
-        cluster = load_cluster(folder / "cluster.yaml")  # as it was when the run began
+        cluster = load_cluster(folder / "cluster.yaml", whole=False)  # as it was when the run began
     else:
         cluster = load_cluster(path)
         folder = resolve(root, target, path, run_id, start=stage in WITHOUT_CLUSTER)
-    run = Run(root, folder, kind, cluster, stage, ReadOnlyJournal(folder) if quiet else None)
+    run = Run(root, folder, kind, kind.describe(folder, cluster), stage, ReadOnlyJournal(folder) if quiet else None)
     if not quiet:
         run.journal.append("stage", stage=stage, state="started", process=Process.of(os.getpid()).key)
         cells.journal_errors(run.journal, stage)
@@ -294,6 +302,7 @@ def open_run(stage: str, *, run_id: str = "", target: str = "rehearsal", cluster
             show.show(show.Box("in flight when the run was interrupted; the cluster is observed afresh",
                                tuple(f"{r['stage']}: {r['shown']}" for r in left), "warn"))
     if stage not in WITHOUT_CLUSTER:
+        run.admit()
         run.check_identity()
     return run
 

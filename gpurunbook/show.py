@@ -9,8 +9,10 @@ import html
 import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+
+from gpurunbook.masking import hide
 
 MARKS = {"pass": "✓", "warn": "!", "fail": "✗", "unknown": "?", "": " "}
 COLOURS = {"pass": "#218c40", "warn": "#a87100", "fail": "#df3b43", "unknown": "#7a838c"}
@@ -29,8 +31,8 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u20
 
 
 def clean(text: object) -> str:
-    """Text with control and bidirectional-override characters made visible, safe for a terminal."""
-    return CONTROL.sub(lambda m: f"\\u{ord(m[0]):04x}", str(text))
+    """Text with control and bidirectional-override characters made visible and secrets hidden, safe for a terminal."""
+    return CONTROL.sub(lambda m: f"\\u{ord(m[0]):04x}", hide(str(text)))
 
 
 def line(text: object) -> str:
@@ -168,11 +170,11 @@ class Live:
     """One place on the screen for a step that takes time: phase, elapsed, usual range, last line.
 
     In a notebook one display is updated in place; elsewhere a line is printed when there is news, at most
-    each five seconds.
+    each five seconds. `meter` says what it has cost so far, where it costs.
     """
 
-    def __init__(self, phase: str, usual: tuple[float, float] | None = None) -> None:
-        self.phase, self.usual, self.last = phase, usual, ""
+    def __init__(self, phase: str, usual: tuple[float, float] | None = None, meter: Callable[[], str] = str) -> None:
+        self.phase, self.usual, self.last, self._meter = phase, usual, "", meter
         self._shown, self._handle, self._started = 0.0, None, time.monotonic()
 
     def __call__(self, elapsed: float, said: str) -> None:
@@ -184,8 +186,9 @@ class Live:
             return
         self._shown = time.monotonic()
         usual = f", usually {self.usual[0]:g} to {self.usual[1]:g} s" if self.usual else ""
+        spent = f", {meter}" if (meter := self._meter()) else ""
         mark = "…" if in_notebook() else "⏳"  # a browser on a plain Linux machine may have no font for emoji
-        self._update(f"{mark} {self.phase}: {elapsed:.0f} s{usual}", line(self.last)[:160])
+        self._update(f"{mark} {self.phase}: {elapsed:.0f} s{usual}{spent}", line(self.last)[:160])
 
     def done(self, seconds: float) -> None:
         """The last word, only if something was shown before."""

@@ -18,6 +18,7 @@ import nbformat
 from gpurunbook import interrupted, stages
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.journal import Journal, Record
+from gpurunbook.masking import hide
 from gpurunbook.processes import Process
 
 OURS = ("run_id", "target", "cluster_file")
@@ -149,9 +150,20 @@ def _papermill(source: Path, output: Path, given: Mapping[str, Any], root: Path)
                                    # All it had to keep is synced; waiting for its farewell takes 0.4 s.
                                    shutdown_kernel="immediate")
     except papermill.PapermillExecutionError as error:
-        if error.ename in ("RunbookError", "ConfigError", "CommandFailed"):
+        if error.ename in ("RunbookError", "ConfigError", "CommandFailed", "AwsError"):
             raise RunbookError(error.evalue) from error  # its text already says what, where and next
         raise RunbookError(f"{error.ename}: {error.evalue}", where=str(output), next="look at the executed notebook") from error
+    finally:
+        _scrub(output)
+
+
+def _scrub(notebook: Path) -> None:
+    """Our own output comes without secrets; what a library printed or raised may not."""
+    text = notebook.read_text() if notebook.exists() else ""
+    if (clean := hide(text)) != text:
+        making = notebook.with_suffix(".making")
+        making.write_text(clean)
+        making.replace(notebook)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import difflib
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -29,26 +29,60 @@ class Eksctl:
 
     program: str = "eksctl"
 
-    def create_cluster(self, config_file: Path, kubeconfig: Path, *, shown_config: str = "./cluster.yaml") -> Command:
+    def create_cluster(self, config_file: Path, kubeconfig: Path, *, shown_config: str = "./cluster.yaml",
+                       shown_kubeconfig: str = "./kubeconfig.cluster.yaml") -> Command:
         """Create the control plane and every node group of a config file (12 to 20 minutes on AWS).
 
         NVIDIA's plug-in is left to the GPU operator: two device plug-ins on one node fight (eksctl#8858).
         """
-        rest = ("--install-nvidia-plugin=false",)
-        return Command(
-            argv=(self.program, "create", "cluster", f"--config-file={config_file}", f"--kubeconfig={kubeconfig}",
-                  *rest),
-            shown=("eksctl", "create", "cluster", f"--config-file={shown_config}",
-                   "--kubeconfig=./kubeconfig.cluster.yaml", *rest),
-            why="create the EKS control plane and both node groups", limit=90 * 60, usual=(12 * 60, 21 * 60))
+        verb, rest = ("create", "cluster"), ("--install-nvidia-plugin=false",)
+        return Command(argv=(self.program, *verb, f"--config-file={config_file}", f"--kubeconfig={kubeconfig}", *rest),
+                       shown=("eksctl", *verb, f"--config-file={shown_config}", f"--kubeconfig={shown_kubeconfig}", *rest),
+                       why="create the EKS control plane and both node groups", limit=90 * 60, usual=(12 * 60, 21 * 60))
 
-    def delete_cluster(self, config_file: Path, *, shown_config: str = "./cluster.yaml") -> Command:
+    def create_nodegroup(self, config_file: Path, *groups: str, shown_config: str = "./cluster.yaml") -> Command:
+        """Create some groups of a config file in a cluster that is there."""
+        rest = (f"--include={','.join(groups)}", "--install-nvidia-plugin=false")
+        return self._file(("create", "nodegroup"), config_file, shown_config, *rest, limit=60 * 60, usual=(3 * 60, 6 * 60),
+                          why=f"create the node group{'s'[:len(groups) - 1]} {', '.join(groups)}")
+
+    def create_addon(self, name: str, cluster: str, region: str) -> Command:
+        """Install one of EKS's add-ons, as `create cluster` would have."""
+        return self._named(("create", "addon"), f"--name={name}", f"--cluster={cluster}", f"--region={region}",
+                           why=f"install the add-on {name}", limit=20 * 60, usual=(20, 120))
+
+    def delete_nodegroup(self, name: str, cluster: str, region: str) -> Command:
+        """Delete one group's stack. Its nodes are not drained: it failed, and they may never have joined."""
+        return self._named(("delete", "nodegroup"), f"--cluster={cluster}", f"--name={name}", f"--region={region}",
+                           "--drain=false", "--wait", why=f"delete the failed stack of node group {name}", limit=30 * 60,
+                           usual=(2 * 60, 6 * 60))
+
+    def delete_cluster(self, name: str, region: str) -> Command:
         """Delete the cluster and wait for it; a PodDisruptionBudget must not stop it (eksctl#5855)."""
-        rest = ("--wait", "--disable-nodegroup-eviction")
-        return Command(
-            argv=(self.program, "delete", "cluster", f"--config-file={config_file}", *rest),
-            shown=("eksctl", "delete", "cluster", f"--config-file={shown_config}", *rest),
-            why="delete the node groups, the control plane and their stacks", limit=60 * 60, usual=(10 * 60, 15 * 60))
+        return self._named(("delete", "cluster"), f"--name={name}", f"--region={region}", "--wait",
+                           "--disable-nodegroup-eviction", why=f"delete the cluster {name}, its node groups and stacks",
+                           limit=60 * 60, usual=(10 * 60, 15 * 60))
+
+    def try_account(self, name: str, region: str, kubeconfig: Path, tags: dict[str, str]) -> Command:
+        """The tutorial's first step: a throw-away cluster with two nodes."""
+        flat = ",".join(f"{key}={value}" for key, value in tags.items())
+        return self._named(("create", "cluster"), f"--name={name}", f"--region={region}", "--nodes=2", f"--tags={flat}",
+                           f"--kubeconfig={kubeconfig}", why=f"try the account: create the throw-away cluster {name}",
+                           limit=90 * 60, usual=(12 * 60, 21 * 60))
+
+    def write_kubeconfig(self, name: str, region: str, kubeconfig: Path) -> Command:
+        """Write a cluster's kubeconfig, which `create cluster` does only after all its node groups."""
+        return replace(self._named(("utils", "write-kubeconfig"), f"--cluster={name}", f"--region={region}",
+                                   f"--kubeconfig={kubeconfig}", why="write the run's own kubeconfig", limit=120,
+                                   usual=(2, 10)), changes=False)
+
+    def _file(self, verb: tuple[str, str], config_file: Path, shown_config: str, *rest: str, why: str, limit: float,
+              usual: tuple[float, float]) -> Command:
+        return Command(argv=(self.program, *verb, f"--config-file={config_file}", *rest), why=why, limit=limit, usual=usual,
+                       shown=("eksctl", *verb, f"--config-file={shown_config}", *rest))
+
+    def _named(self, verb: tuple[str, str], *rest: str, why: str, limit: float, usual: tuple[float, float]) -> Command:
+        return Command(argv=(self.program, *verb, *rest), why=why, limit=limit, usual=usual, shown=("eksctl", *verb, *rest))
 
 
 @cache

@@ -7,6 +7,7 @@ afterwards. The stage waits for the ClusterPolicy and for nvidia.com/gpu in the 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import yaml
 
 from gpurunbook import show
 from gpurunbook.errors import ConfigError, RunbookError
+from gpurunbook.journal import Record
 from gpurunbook.plan import Check, Plan
 from gpurunbook.programs.helm import Release, releases
 from gpurunbook.stages import nodes
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 PCI_LABELS = ("feature.node.kubernetes.io/pci-10de.present", "feature.node.kubernetes.io/pci-0302_10de.present")
 """Both spellings of "an NVIDIA device is here" that Node Feature Discovery writes (gpu-operator#78, #114)."""
 ONLINE_SECONDS = 3
+CRD_GROUPS = ("nvidia.com", "nfd.k8s-sigs.io")
+"""API groups of the definitions that the chart brings: the operator's and Node Feature Discovery's."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,17 @@ class Chart:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is there: the release, its values, the ClusterPolicy's state ("" when absent), and the GPU nodes."""
+    """What is there: the release, its values, the ClusterPolicy's state ("" when absent), and the GPU nodes.
+
+    `others`: why nothing is installed, where others have seen to the GPUs already; else empty.
+    """
 
     chart: Chart
     release: Release | None
     values: dict[str, Any]
     policy: str
     gpu_nodes: tuple[Node, ...]
+    others: str = ""
 
     @property
     def table(self) -> show.Table:
@@ -83,8 +91,60 @@ def observe(run: Run, *, chart: str = "auto") -> Facts:
     found = {r.name: r for r in releases(run.ask(run.helm.list(pinned.namespace)).stdout)}
     release = found.get(pinned.release)
     values = json.loads(run.ask(run.helm.get_values(pinned.release, pinned.namespace)).stdout or "{}") if release else {}
-    gpu_nodes = tuple(n for n in nodes.observe(run) if n.gpu)
-    return Facts(pinned, release, values or {}, policy_state(run), gpu_nodes)
+    gpu_nodes, policy = tuple(n for n in nodes.observe(run) if n.gpu), policy_state(run)
+    if run.stage == "gpu_operator" and not run.target.ours and before(run) is None:
+        run.journal.append("operator", release=release is not None, namespace=_namespace_there(run, pinned.namespace),
+                           definitions=definitions(run))
+    return Facts(pinned, release, values or {}, policy, gpu_nodes, _others(run, release, policy, gpu_nodes))
+
+
+# What is whose, where the cluster is not ours
+
+def before(run: Run) -> Record | None:
+    """What was there when 05 looked first: `release` and `namespace` (true or false), `definitions` (names of CRDs)."""
+    return run.journal.last("operator")
+
+
+def made(run: Run) -> bool:
+    """Whether the release is this run's to take away: the cluster is ours, or it was not there and 05 installed it."""
+    found = before(run)
+    return run.target.ours or (found is not None and not found["release"] and _tried(run))
+
+
+def made_namespace(run: Run) -> bool:
+    """The same of the release's namespace."""
+    found = before(run)
+    return run.target.ours or (found is not None and not found["namespace"] and _tried(run))
+
+
+def _tried(run: Run) -> bool:
+    """Whether 05 began to install, even if it was killed then."""
+    release = pin(run)["release"]
+    return any(r["kind"] == "intent" and "--install" in r["argv"] and release in r["argv"] for r in run.journal.records())
+
+
+def _others(run: Run, release: Release | None, policy: str, gpu_nodes: Sequence[Node]) -> str:
+    found, gpus = before(run), sum(n.gpus for n in gpu_nodes)
+    if run.target.ours or made(run):
+        return ""
+    if release and (found is None or found["release"]):
+        return f"release {release.name} was there before this run, and is not ours"
+    if gpus or policy:
+        return f"the cluster has its own: {gpus} nvidia.com/gpu allocatable, ClusterPolicy {policy or 'absent'}"
+    return ""
+
+
+def _namespace_there(run: Run, name: str) -> bool:
+    return any(item.metadata.name == name for item in run.core.list_namespace(_request_timeout=30).items)
+
+
+def definitions(run: Run) -> list[str]:
+    """Names of the CRDs of the chart's API groups."""
+    items = run.client("ApiextensionsV1Api").list_custom_resource_definition(_request_timeout=30).items
+    return sorted(item.metadata.name for item in items if item.spec.group in CRD_GROUPS)
+
+
+# The chart
 
 
 def pin(run: Run) -> dict[str, Any]:
@@ -149,6 +209,8 @@ def policy_state(run: Run) -> str:
 
 
 def plan(run: Run, facts: Facts) -> Plan:
+    if facts.others:
+        return run.plan((), f"{facts.others}: nothing is installed")
     chart, values = facts.chart, run.manifest("gpu-operator", f"{run.cluster.gpu_stack}.yaml")
     wanted: dict[str, Any] = yaml.safe_load(values.read_text())
     installed = facts.release
@@ -170,14 +232,16 @@ def plan(run: Run, facts: Facts) -> Plan:
 
 
 def wait(run: Run) -> float:
-    """Wait until every GPU node of cluster.yaml offers a GPU and the ClusterPolicy is ready. Returns seconds."""
+    """Wait until every GPU node offers a GPU and the ClusterPolicy, if the release is ours, is ready. Returns seconds."""
+    installed = made(run)
+
     def blocker() -> str:
         gpu_nodes = [n for n in nodes.observe(run) if n.gpu]
         without = [n.name for n in gpu_nodes if n.gpus == 0]
         state = policy_state(run)
         if without:
             return f"no nvidia.com/gpu allocatable on {', '.join(without)}; ClusterPolicy {state or 'absent'}"
-        return "" if gpu_nodes and state == "ready" else f"ClusterPolicy {state or 'absent'}"
+        return "" if gpu_nodes and (state == "ready" or not installed) else f"ClusterPolicy {state or 'absent'}"
 
     return run.wait("GPU allocatable", blocker, limit=run.target.wait_limit, usual=(1, 300),
                     next="kubectl get pods -n gpu-operator; kubectl describe clusterpolicy")
@@ -187,6 +251,10 @@ def verify(run: Run) -> list[Check]:
     facts = observe(run)
     bare = [n.name for n in facts.gpu_nodes if not any(n.labels.get(label) == "true" for label in PCI_LABELS)]
     gpus = sum(n.gpus for n in facts.gpu_nodes)
+    usable = Check("a pod can ask for a GPU", "pass" if gpus else "fail", f"{gpus} nvidia.com/gpu allocatable",
+                   "kubectl get pods -A; kubectl describe nodes")
+    if facts.others:
+        return [Check("GPUs are seen to by others", "pass", facts.others), usable]
     return [
         Check("the release is deployed", "pass" if facts.release and facts.release.status == "deployed" else "fail",
               f"{facts.release.chart}, {facts.release.status}" if facts.release else "absent", "run this stage again"),
@@ -194,6 +262,5 @@ def verify(run: Run) -> list[Check]:
               ", ".join(bare) or PCI_LABELS[0], "kubectl get nodes --show-labels"),
         Check("ClusterPolicy is ready", "pass" if facts.policy == "ready" else "fail", facts.policy or "absent",
               "kubectl describe clusterpolicy"),
-        Check("a pod can ask for a GPU", "pass" if gpus else "fail", f"{gpus} nvidia.com/gpu allocatable",
-              "kubectl get pods -n gpu-operator"),
+        usable,
     ]

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from gpurunbook import show
-from gpurunbook.command import failure
-from gpurunbook.errors import RunbookError
+from gpurunbook.command import Command, failure
+from gpurunbook.deployment import REFERENCE, RUN_LABEL, WEIGHTS, Deployment, Document, Manifest, changes, derive, names
+from gpurunbook.errors import ConfigError, RunbookError
+from gpurunbook.masking import hide
 from gpurunbook.plan import Check, Plan
 
 if TYPE_CHECKING:
     from gpurunbook.runbook import Run
 
 NAMESPACE = "default"
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """The manifest's own words: names, label, container, image, and the node label it selects (KEY=VALUE)."""
-
-    name: str
-    label: str
-    container: str
-    image: str
-    selector: str
 
 
 @dataclass(frozen=True)
@@ -43,10 +35,12 @@ class Pod:
 
 @dataclass(frozen=True)
 class Facts:
-    """`differs`: the cluster does not have the Deployment as the manifest says."""
+    """`differs`: the cluster does not have the Deployment as the manifest says; `foreign`: one of its name is another's."""
 
     deployment: Deployment
+    manifest: Manifest
     differs: bool
+    foreign: bool
     pods: tuple[Pod, ...]
 
     @property
@@ -57,21 +51,108 @@ class Facts:
                           states=["pass" if p.ready else "warn" for p in self.pods] or ["unknown"])
 
 
+# The manifest
+
 def manifest(run: Run) -> Deployment:
-    document: dict[str, Any] = yaml.safe_load(run.manifest("model", "deployment.yaml").read_text())
-    spec = document["spec"]["template"]["spec"]
-    container = spec["containers"][0]
-    selector = ",".join(f"{key}={value}" for key, value in spec.get("nodeSelector", {}).items())
-    return Deployment(document["metadata"]["name"], f"app={document['spec']['selector']['matchLabels']['app']}",
-                      container["name"], container["image"], selector)
+    """The names by which the model is found: as 06 used them in this run, else those of manifests/model/."""
+    used = run.journal.last("model")
+    return Deployment(**used["deployment"]) if used else names(_document(run))
 
 
-def observe(run: Run) -> Facts:
-    diff = run.ask(run.kubectl.diff(run.manifest("model", "deployment.yaml")), check=False)
+def _document(run: Run) -> Document:
+    document: Document = yaml.safe_load(run.manifest("model", "deployment.yaml").read_text())
+    return document
+
+
+def wanted(run: Run, image: str | None = None, weights: str | None = None) -> Manifest:
+    """The manifest of this run: with what is given, else what 06 was given before, else as in manifests/model/.
+
+    Raises:
+        ConfigError: no name of an image, or no place for weights.
+        RunbookError: the image was named before, and its account id cannot be had back.
+    """
+    before = run.journal.last("model") or {"image": "", "weights": "image"}
+    image = _recall(run, before["image"]) if image is None else image
+    weights = before["weights"] if weights is None else weights
+    if image and not REFERENCE.fullmatch(image):
+        raise ConfigError(f"{image!r} is no name of an image", where="parameter image", next="REGISTRY/NAME:TAG, or none")
+    if weights not in WEIGHTS:
+        raise ConfigError(f"weights {weights!r}", where="parameter weights", next=f"one of: {', '.join(WEIGHTS)}")
+    document = _document(run)
+    made = derive(document, run.cluster.gpu_group, image=image, weights=weights, run_id="" if run.target.ours else run.id)
+    record = {"image": image, "weights": weights, "deployment": asdict(names(made))}
+    if run.stage == "model" and {k: before.get(k) for k in record} != json.loads(hide(json.dumps(record))):
+        run.journal.append("model", **record)
+    source = run.manifest("model", "deployment.yaml")
+    if made == document:
+        return Manifest(source, source.read_text(), ())
+    head = f"# Made from {source.relative_to(run.root)} for run {run.id}: notebook 06 shows what differs.\n"
+    return Manifest(run.folder / "artifacts" / source.name, head + yaml.safe_dump(made, sort_keys=False), changes(document, made))
+
+
+def _recall(run: Run, image: str) -> str:
+    """An image's name out of the journal, which hides account ids; the cluster knows the whole."""
+    if "*" not in image:
+        return image
+    found = there(run, manifest(run).name)
+    live = found.spec.template.spec.containers[0].image if found else ""
+    if hide(live) == image:
+        return str(live)
+    raise RunbookError("which account's registry the image comes from is not known any more", where=image,
+                       next="give the image again: -p image=REGISTRY/NAME:TAG")
+
+
+# The cluster
+
+def observe(run: Run, *, image: str | None = None, weights: str | None = None) -> Facts:
+    """Hold the cluster against the manifest.
+
+    Args:
+        image, weights: see `derive`; None means as 06 was given them before in this run.
+    """
+    asked = wanted(run, image, weights)
+    deployment = manifest(run)
+    found = there(run, deployment.name)
+    foreign = found is not None and not _mine(run, found)
+    return Facts(deployment, asked, foreign or _differs(run, asked), foreign, pods(run, deployment))
+
+
+def _differs(run: Run, asked: Manifest) -> bool:
+    diff = run.ask(_kubectl(run, asked, "diff", "does the cluster already have it as the file says?", changes=False),
+                   check=False)
     if diff.code not in (0, 1):
         raise failure(diff)
-    deployment = manifest(run)
-    return Facts(deployment, diff.code == 1, pods(run, deployment))
+    return diff.code == 1
+
+
+def _kubectl(run: Run, asked: Manifest, verb: str, why: str, *, changes: bool) -> Command:
+    """`diff` or `apply` of the file; by stdin while the file is not there, or must not hold all of the text."""
+    written = asked.text == asked.readable and (changes or (asked.path.exists() and asked.path.read_text() == asked.text))
+    if written:
+        return run.kubectl.apply(asked.path, why=why) if changes else run.kubectl.diff(asked.path)
+    return run.kubectl(verb, "-f", "-", why=why, changes=changes, stdin=asked.text.encode())
+
+
+def there(run: Run, name: str) -> Any:
+    """The Deployment of that name (a V1Deployment), None when there is none."""
+    from kubernetes.client import ApiException
+    try:
+        return run.client("AppsV1Api").read_namespaced_deployment(name, NAMESPACE, _request_timeout=30)
+    except ApiException as error:
+        if error.status == 404:
+            return None
+        raise RunbookError(f"the Deployment {name} cannot be read: {error.reason}", where=f"namespace {NAMESPACE}",
+                           next=f"kubectl get deployment {name} -n {NAMESPACE}") from error
+
+
+def made(run: Run) -> str:
+    """Name of the Deployment that a teardown takes away, "" when this run made none that is still there."""
+    found = there(run, manifest(run).name)
+    return str(found.metadata.name) if found is not None and _mine(run, found) else ""
+
+
+def _mine(run: Run, found: Any) -> bool:
+    return run.target.ours or (found.metadata.labels or {}).get(RUN_LABEL) == run.id
 
 
 def pods(run: Run, deployment: Deployment) -> tuple[Pod, ...]:
@@ -96,24 +177,46 @@ def _pod(item: Any) -> Pod:
 
 
 def plan(run: Run, facts: Facts) -> Plan:
+    """Apply the manifest where the cluster has it otherwise.
+
+    Raises:
+        RunbookError: a Deployment of that name is there which this run did not make.
+    """
+    name, asked = facts.deployment.name, facts.manifest
+    if facts.foreign:
+        raise RunbookError(f"a Deployment {name} is there that this run did not make: it is left as it is",
+                           where=f"kubectl get deployment {name} -n {NAMESPACE} -o yaml",
+                           next=f"if nobody needs it: kubectl delete deployment {name} -n {NAMESPACE}; then run this again")
     if not facts.differs:
-        return run.plan((), f"Deployment {facts.deployment.name} is there as the manifest says")
-    return run.plan([run.kubectl.apply(run.manifest("model", "deployment.yaml"), why="deploy the model's image")],
-                    f"Deployment {facts.deployment.name} is absent or differs from the manifest")
+        return run.plan((), f"Deployment {name} is there as the manifest says")
+    said = f"; beside {asked.path.name}: " + ", ".join(f"{k.rpartition('.')[2]} {new}" for k, _, new in asked.changes)
+    return run.plan([_kubectl(run, asked, "apply", "deploy the model's image", changes=True)],
+                    f"Deployment {name} is absent or differs from the manifest" + (said if asked.changes else ""),
+                    files={asked.path: asked.readable} if asked.changes else {})
 
 
 def wait(run: Run) -> float:
-    """Wait for a ready pod. Returns seconds."""
+    """Wait for a ready pod of the manifest as it is now. Returns seconds."""
     deployment = manifest(run)
 
     def blocker() -> str:
-        found = pods(run, deployment)
-        if any(p.ready for p in found):
+        found, behind = pods(run, deployment), _behind(there(run, deployment.name))
+        if not behind and any(p.ready for p in found):
             return ""
-        return "; ".join(f"{p.name} {p.phase}: {p.why}" for p in found) or "no pod yet"
+        return "; ".join(f"{p.name} {p.phase}: {p.why}" for p in found if not p.ready) or behind or "no pod yet"
 
     return run.wait("model pod ready", blocker, limit=run.target.wait_limit, usual=(1, 600),
-                    next=f"kubectl describe pods -l {deployment.label}")
+                    next=f"kubectl describe pods -n {NAMESPACE} -l {deployment.label}")
+
+
+def _behind(found: Any) -> str:
+    """What the Deployment's controller has still to do: right after a change the old pod is there, and ready."""
+    if found is None:
+        return "no Deployment yet"
+    seen, updated = found.status.observed_generation or 0, found.status.updated_replicas or 0
+    if seen < found.metadata.generation or updated < found.spec.replicas or (found.status.replicas or 0) > updated:
+        return "pods of the manifest before are being replaced"
+    return ""
 
 
 def ready_pod(run: Run) -> Pod:
@@ -122,7 +225,7 @@ def ready_pod(run: Run) -> Pod:
     for pod in pods(run, deployment):
         if pod.ready:
             return pod
-    raise RunbookError(f"no pod of {deployment.name} is ready", where=f"kubectl get pods -l {deployment.label}",
+    raise RunbookError(f"no pod of {deployment.name} is ready", where=f"kubectl get pods -n {NAMESPACE} -l {deployment.label}",
                        next="run notebooks/06_model.ipynb first")
 
 
@@ -134,5 +237,5 @@ def verify(run: Run) -> list[Check]:
               "run this stage again"),
         Check("its pod is ready", "pass" if ready else "fail",
               f"{ready[0].name} on {ready[0].node}" if ready else "; ".join(p.why for p in facts.pods) or "no pod",
-              f"kubectl describe pods -l {facts.deployment.label}"),
+              f"kubectl describe pods -n {NAMESPACE} -l {facts.deployment.label}"),
     ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gpurunbook import show
-from gpurunbook.config import NodeGroup, is_gpu
+from gpurunbook.config import NodeGroup
 from gpurunbook.plan import Check, Plan
 
 if TYPE_CHECKING:
@@ -18,10 +19,18 @@ GROUP_LABELS = ("alpha.eksctl.io/nodegroup-name", "eks.amazonaws.com/nodegroup")
 
 @dataclass(frozen=True)
 class Node:
-    """A node as the API server shows it. `gpus` is allocatable nvidia.com/gpu; `taints` as KEY:EFFECT."""
+    """A node as the API server shows it.
+
+    Attributes:
+        group: the group whose selector picks it, else the name that eksctl or EKS gave its group.
+        gpu: its group is a GPU group.
+        gpus: allocatable nvidia.com/gpu.
+        taints: as KEY:EFFECT.
+    """
 
     name: str
     group: str
+    gpu: bool
     ready: bool
     instance_type: str
     zone: str
@@ -31,21 +40,20 @@ class Node:
     provider_id: str
     version: str
 
-    @property
-    def gpu(self) -> bool:
-        return is_gpu(self.instance_type)
-
 
 def observe(run: Run) -> list[Node]:
     """Every node of the cluster, by name."""
-    return sorted((_node(item) for item in run.core.list_node(_request_timeout=30).items), key=lambda n: n.name)
+    found = run.core.list_node(_request_timeout=30).items
+    return sorted((_node(item, run.cluster.groups) for item in found), key=lambda n: n.name)
 
 
-def _node(item: Any) -> Node:
+def _node(item: Any, groups: Sequence[NodeGroup]) -> Node:
     labels = item.metadata.labels or {}
     conditions = {c.type: c.status for c in item.status.conditions or []}
+    named = next((labels[k] for k in GROUP_LABELS if k in labels), "")
+    group = next((g for g in groups if g.picks.items() <= labels.items() or g.name == named), None)
     return Node(
-        name=item.metadata.name, group=next((labels[k] for k in GROUP_LABELS if k in labels), ""),
+        name=item.metadata.name, group=group.name if group else named, gpu=bool(group and group.gpu),
         ready=conditions.get("Ready") == "True",
         instance_type=labels.get("node.kubernetes.io/instance-type", ""),
         zone=labels.get("topology.kubernetes.io/zone", ""),
@@ -74,7 +82,8 @@ def verify(run: Run) -> list[Check]:
 
 
 def check(group: NodeGroup, found: list[Node]) -> Check:
-    """Does a group have the Ready nodes that cluster.yaml asks for?"""
+    """Does a group have the Ready nodes that it should have? Above `desired` an autoscaler may go up to `max`."""
     ready = [n for n in found if n.group == group.name and n.ready]
-    return Check(f"{group.name}: {group.desired} Ready", "pass" if len(ready) == group.desired else "fail",
-                 f"{len(ready)} Ready of type {group.instance_type}", f"kubectl get nodes -l {group.selector}")
+    kind = f" of type {group.instance_type}" if group.instance_type else ""
+    return Check(f"{group.name}: {group.desired} Ready", "pass" if group.desired <= len(ready) <= group.max else "fail",
+                 f"{len(ready)} Ready{kind}", f"kubectl get nodes -l {group.selector}")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from gpurunbook import programs, show, targets
-from gpurunbook.plan import Check, Plan
-from gpurunbook.stages import model
+from gpurunbook.plan import Check, Checks, Plan, State
 
 if TYPE_CHECKING:
+    from gpurunbook.config import ClusterConfig
     from gpurunbook.runbook import Run
 
 DISK_GIB = 2.0
@@ -42,29 +45,65 @@ def table(found: Sequence[programs.Found]) -> show.Table:
                       states=["pass" if p.fits else "fail" for p in found])
 
 
-def _placed(run: Run) -> Check:
-    """A Deployment that selects another group than cluster.yaml's would wait for a node for ever."""
-    wanted, group = model.manifest(run).selector, run.cluster.gpu_group
-    return Check("the model's Deployment selects the GPU group", "pass" if wanted in ("", group.selector) else "fail",
-                 f"{wanted or 'any node'}; the group is {group.name}",
-                 f"edit nodeSelector in manifests/model/deployment.yaml to {group.selector}")
-
-
 def plan(run: Run, found: Sequence[programs.Found]) -> Plan:
     return run.plan((), "preflight only looks")
 
 
-def verify(run: Run, found: Sequence[programs.Found]) -> list[Check]:
-    """Programs, cluster.yaml, disk, and what the target asks besides."""
+def try_account(run: Run, name: str, found: Sequence[Check], *, max_hours: float = 0, budget: float = 0) -> Plan:
+    """The tutorial's first step: create a default cluster of this name, and delete it. Empty when no name is given.
+
+    Args:
+        found: what `verify` found; while one of these fails, nothing is tried.
+
+    Raises:
+        ConfigError: nobody agreed to what it costs: the name is the confirmation, hours and dollars are needed too.
+    """
+    if name and (failed := Checks(found).failed):
+        return run.plan((), f"not tried while a check fails: {failed[0].name}")
+    return run.target.try_account(run, name, targets.Wishes(max_hours=max_hours, budget=budget, confirm=name))
+
+
+def verify(run: Run, found: Sequence[programs.Found], *, image: str = "") -> list[Check]:
+    """Programs, cluster.yaml, disk, and what the target asks besides. `image`: see notebook 06."""
+    return checks(run.root, run.target, run.cluster, found, image=image)
+
+
+def checks(root: Path, target: targets.Target, cluster: ClusterConfig, found: Sequence[programs.Found], *,
+           image: str = "") -> list[Check]:
+    """The same without a run."""
+    deployment = yaml.safe_load((root / "manifests" / "model" / "deployment.yaml").read_text())
+    pod = deployment["spec"]["template"]["spec"]
     missing = [p for p in found if not p.fits]
-    free = shutil.disk_usage(run.folder).free / 2**30
+    free = shutil.disk_usage(root).free / 2**30
     return [
         Check("programs", "fail" if missing else "pass",
               ", ".join(f"{p.name} {p.how}" for p in missing) or f"all {len(found)} fit", "make setup"),
         Check("cluster.yaml passes eksctl's schema", "pass",
-              f"{run.cluster.name}: " + ", ".join(f"{g.desired} {g.instance_type} ({g.name})" for g in run.cluster.groups)),
-        _placed(run),
-        *[Check("cluster.yaml is current", "warn", warning, f"edit {run.cluster.path.name}") for warning in run.cluster.warnings],
+              f"{cluster.name}: " + ", ".join(f"{g.desired} {g.instance_type} ({g.name})" for g in cluster.groups)),
+        _placed(cluster, pod.get("nodeSelector", {})),
+        _supported(cluster, yaml.safe_load((root / "manifests" / "gpu-operator" / "chart.yaml").read_text())),
+        *[Check("cluster.yaml is current", "warn", warning, f"edit {cluster.path.name}") for warning in cluster.warnings],
         Check("disk", "pass" if free > DISK_GIB else "fail", f"{free:.0f} GiB free", f"free {DISK_GIB:g} GiB for runs/"),
-        *run.target.checks(run.cluster),
+        *target.machine(cluster),
+        *target.checks(cluster, image or pod["containers"][0]["image"]),
     ]
+
+
+def _placed(cluster: ClusterConfig, selector: dict[str, str]) -> Check:
+    """A Deployment that selects another group than cluster.yaml's would wait for a node for ever."""
+    wanted, group = ",".join(f"{key}={value}" for key, value in selector.items()), cluster.gpu_group
+    return Check("the model's Deployment selects the GPU group", "pass" if wanted in ("", group.selector) else "fail",
+                 f"{wanted or 'any node'}; the group is {group.name}",
+                 f"edit nodeSelector in manifests/model/deployment.yaml to {group.selector}",
+                 "a pod that stays Pending beside a paid GPU")
+
+
+def _supported(cluster: ClusterConfig, chart: dict[str, Any]) -> Check:
+    """Does NVIDIA support the pinned chart on this Kubernetes?"""
+    low, high = (tuple(map(int, version.split("."))) for version in (chart["kubernetes"]["min"], chart["kubernetes"]["max"]))
+    version = tuple(int(part) for part in cluster.version.split(".")[:2]) if cluster.version else ()
+    state: State = "unknown" if not version else "pass" if low <= version <= high else "warn"
+    return Check("the GPU operator's chart supports this Kubernetes", state,
+                 f"chart {chart['version']}: Kubernetes {chart['kubernetes']['min']} to {chart['kubernetes']['max']}; "
+                 f"cluster.yaml: {cluster.version or 'unset'}", "edit metadata.version in cluster.yaml, or pin another chart in "
+                 "manifests/gpu-operator/chart.yaml", "an operator that fails on a cluster already paid for")

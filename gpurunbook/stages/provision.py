@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gpurunbook import show
+from gpurunbook.errors import CommandFailed
 from gpurunbook.plan import Check, Plan
 from gpurunbook.stages import nodes
-from gpurunbook.targets import ClusterState
+from gpurunbook.targets import ClusterState, Wishes
 
 if TYPE_CHECKING:
     from gpurunbook.runbook import Run
+
+__all__ = ["Wishes", "apply", "observe", "plan", "table", "verify", "wait"]
+DEFAULT = Wishes()
 
 
 def observe(run: Run) -> ClusterState:
@@ -25,8 +29,28 @@ def table(state: ClusterState) -> show.Table:
     return show.Table(("part", "state", "evidence"), rows, states=["pass" if r[1] in good else "unknown" for r in rows])
 
 
-def plan(run: Run, state: ClusterState, *, uninitialized_taint: bool = True) -> Plan:
-    return run.target.create(run, state, stuck_taint=uninitialized_taint)
+def plan(run: Run, state: ClusterState, wishes: Wishes = DEFAULT) -> Plan:
+    return run.target.create(run, state, wishes)
+
+
+def apply(run: Run, plan: Plan, wishes: Wishes = DEFAULT, *, retries: int = 0) -> None:
+    """Run the plan. Where it fails for want of capacity, and AWS names zones that have some, plan again and run that.
+
+    Raises:
+        CommandFailed: of another kind, or after `retries` more attempts. What is there stays; run the notebook again.
+    """
+    for attempt in range(retries + 1):
+        try:
+            run.apply(plan)
+            return
+        except CommandFailed as error:
+            if not error.again or attempt == retries:
+                raise
+            run.admit()
+            show.show(show.Box(f"attempt {attempt + 1} of {retries + 1} failed; planning again", tuple(str(error).splitlines()),
+                               "warn"))
+            plan = run.target.create(run, observe(run), wishes)
+            show.show(plan)
 
 
 def wait(run: Run) -> float:
@@ -52,6 +76,8 @@ def wait(run: Run) -> float:
 def verify(run: Run) -> list[Check]:
     state = observe(run)
     run.check_identity()
+    if state.complete:
+        run.target.created(run)
     return [
         Check("the API server is ready", "pass" if state.answers else "fail", str(run.kubeconfig), "gpurunbook status"),
         *[Check(part.name, "pass" if part.state == "running" else "fail", part.evidence or part.state,

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from gpurunbook.errors import ConfigError
+from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.plan import Check, Plan
 
 if TYPE_CHECKING:
+    from gpurunbook.command import Command, Result
     from gpurunbook.config import ClusterConfig
     from gpurunbook.runbook import Run
+    from gpurunbook.show import Live
 
 NAMES = ("rehearsal", "eks", "existing")
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a cluster: a process, a control plane, a node group. `state` is running, dead or absent."""
+    """One part of a cluster: a process, a control plane, a node group. `state` is running, dead, absent or on its way."""
 
     name: str
     state: str
@@ -39,61 +43,131 @@ class ClusterState:
         return self.answers and not self.missing and all(part.state == "running" for part in self.parts)
 
 
-class Target(Protocol):
-    """A kind of cluster.
+@dataclass(frozen=True)
+class Wishes:
+    """What a person asks for in notebook 02; each target reads what it knows of.
+
+    Attributes:
+        stuck_taint: where nodes are imitated, leave the `uninitialized` taint on the GPU nodes.
+        max_hours, budget, confirm: what a cluster that costs money may take, in hours and US dollars, and its name typed
+            out by the person who agrees.
+        accept_unknown_prices: go on where AWS does not say what something costs.
+        kubeconfig, context, selector: the cluster that is there already, and the label of its GPU nodes.
+    """
+
+    stuck_taint: bool = True
+    max_hours: float = 0.0
+    budget: float = 0.0
+    confirm: str = ""
+    accept_unknown_prices: bool = False
+    kubeconfig: str = ""
+    context: str = ""
+    selector: str = ""
+
+
+class Target(ABC):
+    """A kind of cluster. What a kind has nothing to say about, it leaves as it is here.
 
     Attributes:
         name: as given to `--target`.
         cannot_show: sentences on what a run on it does not prove; empty where everything is real.
         programs: the programs it needs, by name.
-        passes_on: names of environment variables that its programs need besides the usual ones.
         wait_limit: seconds that anything may take to become ready: nodes, a GPU, a pod and its image.
+        poll: seconds between two looks while waiting.
+        ours: the cluster is made and deleted by the run.
     """
 
-    @property
-    def name(self) -> str: ...
+    name: ClassVar[str]
+    cannot_show: ClassVar[tuple[str, ...]] = ()
+    programs: ClassVar[tuple[str, ...]] = ("kubectl", "helm")
+    wait_limit: ClassVar[float] = 1800.0
+    poll: ClassVar[float] = 2.0
+    ours: ClassVar[bool] = True
 
     @property
-    def cannot_show(self) -> tuple[str, ...]: ...
+    def passes_on(self) -> tuple[str, ...]:
+        """Names of environment variables that its programs need besides the usual ones."""
+        return ()
 
-    @property
-    def programs(self) -> tuple[str, ...]: ...
+    def machine(self, cluster: ClusterConfig) -> list[Check]:
+        """What doctor asks of this machine besides programs. Changes nothing."""
+        return []
 
-    @property
-    def passes_on(self) -> tuple[str, ...]: ...
+    def checks(self, cluster: ClusterConfig, image: str) -> list[Check]:
+        """What preflight asks besides programs, cluster.yaml and `machine`. Changes nothing."""
+        return []
 
-    @property
-    def wait_limit(self) -> float: ...
+    def describe(self, folder: Path, cluster: ClusterConfig) -> ClusterConfig:
+        """The cluster that a run in this folder walks through: what cluster.yaml says, unless it is not ours."""
+        return cluster
 
-    def checks(self, cluster: ClusterConfig) -> list[Check]:
-        """What preflight asks besides programs and cluster.yaml. Changes nothing."""
-
+    @abstractmethod
     def context(self, run: Run) -> str:
         """The kubeconfig context of the run's cluster."""
 
     def environment(self, run: Run) -> dict[str, str]:
         """Variables that the target's programs need, for children and for the `export` line."""
+        return {}
 
+    @abstractmethod
     def observe(self, run: Run) -> ClusterState:
         """The cluster as it is now; an absent one is a state, not an error."""
 
     def starting(self, run: Run) -> None:
         """Asked while a cluster comes up. Raises RunbookError when it can no longer succeed."""
 
-    def create(self, run: Run, state: ClusterState, *, stuck_taint: bool = True) -> Plan:
-        """What is missing between `state` and cluster.yaml, as commands.
+    def estimate(self, cluster: ClusterConfig) -> Any:
+        """What the cluster costs an hour, as something with a `table` and `to_json`; None where it costs nothing."""
+        return None
 
-        `stuck_taint`: where nodes are imitated, leave the `uninitialized` taint on the GPU nodes.
-        """
+    def begun(self, folder: Path) -> bool:
+        """Whether a run in this folder has been agreed to."""
+        return False
 
+    def agree(self, cluster: ClusterConfig, wishes: Wishes) -> None:
+        """Before anything costs money. Raises ConfigError when nobody has agreed to it."""
+
+    def try_account(self, run: Run, name: str, wishes: Wishes) -> Plan:
+        """A throw-away cluster made and deleted again, where there is an account to try."""
+        return run.plan((), "not asked for" if not name else f"target {self.name} has no account to try")
+
+    @abstractmethod
+    def create(self, run: Run, state: ClusterState, wishes: Wishes) -> Plan:
+        """What is missing between `state` and cluster.yaml, as commands."""
+
+    def created(self, run: Run) -> None:
+        """Called when the cluster is verified: what must be known after it is gone goes into the journal."""
+
+    def admit(self, run: Run) -> None:
+        """Asked before each stage that works in the cluster. Raises RunbookError when its time or its budget is over."""
+
+    def meter(self, run: Run) -> str:
+        """What a status line says besides: the cost so far. Quick: it is asked twice a second."""
+        return ""
+
+    def following(self, run: Run, command: Command, live: Live) -> AbstractContextManager[object]:
+        """Held while a command runs: tells `live` what the command does not."""
+        return nullcontext()
+
+    def explain(self, run: Run, result: Result) -> RunbookError | None:
+        """Why a command of ours failed, where the target can tell; None: what it printed says it all."""
+        return None
+
+    @abstractmethod
     def delete(self, run: Run, state: ClusterState) -> Plan:
         """What ends the cluster."""
 
+    def sweep(self, run: Run) -> Plan:
+        """What is left after `delete`, found afresh, and ours."""
+        return run.plan((), "nothing to sweep: the plan above took all there was")
+
+    @abstractmethod
     def left(self, run: Run) -> list[Check]:
         """After a teardown: is anything of the run still there?"""
 
     def stand_in_chart(self, run: Run) -> Path | None:
         """A chart to use where NVIDIA's repository cannot be reached, None where only the real one will do."""
+        return None
 
 
 def get(name: str) -> Target:
@@ -101,7 +175,10 @@ def get(name: str) -> Target:
     if name == "rehearsal":
         from gpurunbook.targets.rehearsal.cluster import Rehearsal
         return Rehearsal()
-    if name in NAMES:
-        raise ConfigError(f"target {name!r} is not built yet", where="gpurunbook/targets",
-                          next="use --target rehearsal; eks and existing are the next milestone (CHANGELOG)")
+    if name == "eks":
+        from gpurunbook.targets.eks.target import Eks
+        return Eks()
+    if name == "existing":
+        from gpurunbook.targets.existing import Existing
+        return Existing()
     raise ConfigError(f"unknown target {name!r}", where="--target", next=f"one of: {', '.join(NAMES)}")

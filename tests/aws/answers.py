@@ -36,7 +36,8 @@ class Answers:
         session.events.register("before-call", self._answer)
         return session
 
-    def _note(self, params: dict[str, Any], model: Any, **_: Any) -> None:
+    def _note(self, params: dict[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
+        context["given"] = params
         self.calls.append((model.service_model.service_name, _snake(model.name), params))
 
     def _answer(self, model: Any, params: dict[str, Any], context: dict[str, Any], **_: Any) -> tuple[Any, dict[str, Any]] | None:
@@ -44,10 +45,9 @@ class Answers:
         if key not in self.given:
             return None
         answer = self.given[key]
-        given = next((p for service, name, p in reversed(self.calls) if (service, name) == key), {})
         try:
             if callable(answer) and not isinstance(answer, Exception):
-                answer = answer(given)
+                answer = answer(context.get("given", {}))
             if isinstance(answer, Exception):
                 raise answer
         except Refusal as refusal:

@@ -18,7 +18,10 @@ from tests.unit.test_programs import TABLE
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "eksctl"
 FLAG = re.compile(r"(?<![\w-])--?[A-Za-z][\w-]*")
-EKSCTL = [Eksctl().create_cluster(Path("c"), Path("k")), Eksctl().delete_cluster(Path("c"))]
+EKSCTL = [Eksctl().create_cluster(Path("c"), Path("k")),
+          Eksctl().create_nodegroup(Path("c"), "a", "b"), Eksctl().create_addon("vpc-cni", "c", "r"),
+          Eksctl().delete_nodegroup("g", "c", "r"), Eksctl().delete_cluster("c", "r"),
+          Eksctl().try_account("c", "r", Path("k"), {"a": "b"}), Eksctl().write_kubeconfig("c", "r", Path("k"))]
 
 
 def parts(command: Command) -> tuple[list[str], set[str]]:
@@ -54,7 +57,7 @@ def test_kubectl_and_helm_know_every_flag(command: Command) -> None:
 @pytest.mark.parametrize("command", EKSCTL, ids=lambda c: c.short)
 def test_eksctl_knows_every_flag(command: Command) -> None:
     words, flags = parts(command)
-    assert flags <= known_flags((DATA / f"{'-'.join(words[:2])}.txt").read_text())
+    assert flags <= known_flags((DATA / "help" / f"{'-'.join(words[:2])}.txt").read_text())
 
 
 def test_helm_knows_the_states_that_a_listing_asks_for() -> None:

@@ -118,7 +118,8 @@ def test_it_opens_the_run_in_its_own_stage(stage: str) -> None:
 
 @every
 def test_it_ends_its_code_by_verifying(stage: str) -> None:
-    assert source(cells(stage, "code")[-1]).startswith(f"run.verify({stage}.verify(run")
+    assert source(cells(stage, "code")[-1]).startswith(
+        "run.verify(checks)" if stage == "preflight" else f"run.verify({stage}.verify(run")
 
 
 @every

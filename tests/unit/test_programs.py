@@ -56,15 +56,15 @@ def test_every_call_names_its_cluster_and_shows_what_a_person_types(
     assert command.why
 
 
-def test_eksctl_makes_and_deletes_by_the_same_file() -> None:
+def test_eksctl_makes_and_deletes_a_cluster() -> None:
     create = Eksctl("/bin/eksctl").create_cluster(Path("/c.yaml"), Path("/r/kubeconfig"))
     assert create.full == ("/bin/eksctl create cluster --config-file=/c.yaml --kubeconfig=/r/kubeconfig "
                            "--install-nvidia-plugin=false")
     assert create.short == ("eksctl create cluster --config-file=./cluster.yaml "
                             "--kubeconfig=./kubeconfig.cluster.yaml --install-nvidia-plugin=false")
-    delete = Eksctl("/bin/eksctl").delete_cluster(Path("/c.yaml"))
-    assert delete.full == "/bin/eksctl delete cluster --config-file=/c.yaml --wait --disable-nodegroup-eviction"
-    assert delete.short == "eksctl delete cluster --config-file=./cluster.yaml --wait --disable-nodegroup-eviction"
+    delete = Eksctl("/bin/eksctl").delete_cluster("c", "r")
+    assert delete.full == "/bin/eksctl delete cluster --name=c --region=r --wait --disable-nodegroup-eviction"
+    assert delete.short == "eksctl delete cluster --name=c --region=r --wait --disable-nodegroup-eviction"
 
 
 def test_helms_own_files_are_in_the_run(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_values_get_the_type_of_the_default(given: list[str], values: dict[str, 
 
 @pytest.mark.parametrize(("text", "what", "next"), [
     ("promt=x", "unknown parameter 'promt'", "did you mean prompt?"),
-    ("zzz=x", "unknown parameter 'zzz'", "one of: chart, "),
+    ("zzz=x", "unknown parameter 'zzz'", "one of: accept_unknown_prices, "),
     ("top", "'top' is not NAME=VALUE", "did you mean top?"),
     ("=x", "unknown parameter ''", "one of: "),
     ("top =5", "unknown parameter 'top '", "did you mean top?"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from gpurunbook import masking
 from gpurunbook.errors import RunbookError
 
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 3, 8, 4
@@ -57,14 +58,13 @@ class Account:
 
     def client(self, service: str, region: str = "") -> Any:
         """A boto3 client. Raises AwsError when there are no usable credentials or no such region."""
-        import boto3
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
         key = service, region or self.region
         with self._turn:
             if key not in self._clients:
                 try:
-                    self._session = self._session or boto3.Session()
+                    self._session = self._session or _session()
                     self._clients[key] = self._session.client(service, region_name=key[1], config=Config(
                         connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, max_pool_connections=32,
                         retries={"mode": "standard", "total_max_attempts": ATTEMPTS}, user_agent_extra="gpurunbook"))
@@ -96,7 +96,18 @@ class Account:
     def identity(self) -> dict[str, str]:
         """Who we are: `account` (12 digits), `arn`, and `name`, the last part of the ARN. Raises AwsError."""
         who = self.call("sts", "get_caller_identity")
+        masking.know(account=who["Account"])
         return {"account": who["Account"], "arn": who["Arn"], "name": who["Arn"].rpartition("/")[2].rpartition(":")[2]}
+
+
+def _session() -> Any:
+    """A session from the environment, whose secrets are hidden from here on wherever they came from."""
+    import boto3
+    session = boto3.Session()
+    if credentials := session.get_credentials():
+        frozen = credentials.get_frozen_credentials()
+        masking.know(frozen.secret_key, frozen.token or "")
+    return session
 
 
 def _explained(error: Exception, service: str, operation: str) -> AwsError:

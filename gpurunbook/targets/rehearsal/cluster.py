@@ -24,7 +24,7 @@ from gpurunbook.command import Command
 from gpurunbook.errors import RunbookError
 from gpurunbook.plan import Check, Plan
 from gpurunbook.programs.eksctl import Eksctl
-from gpurunbook.targets import ClusterState, Part
+from gpurunbook.targets import ClusterState, Part, Target, Wishes
 from gpurunbook.targets.rehearsal import images, jail, nodes, weights
 
 if TYPE_CHECKING:
@@ -43,14 +43,14 @@ LEASE_SECONDS = 8
 MODEL_PACKAGES = ("torch", "transformers", "bitsandbytes", "accelerate")
 
 
-class Rehearsal:
+class Rehearsal(Target):
     """The target `rehearsal`: see gpurunbook.targets.Target."""
 
     name = "rehearsal"
     programs = ("kubectl", "helm", "kwokctl", "kwok", "etcd", "kube-apiserver", "kube-controller-manager",
                 "kube-scheduler")
-    passes_on: tuple[str, ...] = ()
     wait_limit = 60.0
+    poll = 0.1
     cannot_show = (
         "EC2, its quotas, its capacity and its bill: nodes appear at once and cost nothing",
         "image pulls: every image is there",
@@ -64,7 +64,7 @@ class Rehearsal:
     def environment(self, run: Run) -> dict[str, str]:
         return {"KWOK_WORKDIR": str(run.folder / "rehearsal")}
 
-    def checks(self, cluster: ClusterConfig) -> list[Check]:
+    def machine(self, cluster: ClusterConfig) -> list[Check]:
         """The jail, the model's packages and weights, and the nodes' instance types."""
         absent = [name for name in MODEL_PACKAGES if find_spec(name) is None]
         found = [
@@ -105,7 +105,7 @@ class Rehearsal:
                 raise RunbookError(f"{name} ended while it started: {_explain(path)}", where=str(path),
                                    next="mend what it says, then run this stage again")
 
-    def create(self, run: Run, state: ClusterState, *, stuck_taint: bool = True) -> Plan:
+    def create(self, run: Run, state: ClusterState, wishes: Wishes) -> Plan:
         dead = [p.name for p in state.parts if p.state != "running"]
         port = self._port(run)
         commands: list[Command] = []
@@ -131,7 +131,7 @@ class Rehearsal:
             reason = f"no cluster yet: start the pod host and the control plane; {len(state.missing)} nodes will register"
         else:
             reason = f"not running: {', '.join(dead) or 'none'}; missing nodes: {', '.join(state.missing) or 'none'}"
-        files = self._files(run, state, port, stuck_taint) if commands else {}
+        files = self._files(run, state, port, wishes.stuck_taint) if commands else {}
         return run.plan(commands, reason, files=files, elsewhere=(
             Eksctl().create_cluster(run.cluster.path, Path("./kubeconfig.cluster.yaml"), shown_config="./cluster.yaml"),))
 
@@ -156,7 +156,7 @@ class Rehearsal:
             commands.append(Command(("rm", "-rf", *map(str, rest)), limit=60,
                                     why="remove the sockets, the pods' files, and last the kubeconfig"))
         return run.plan(commands, "end every process of the run" if commands else "nothing of the cluster is left",
-                        elsewhere=(Eksctl().delete_cluster(run.cluster.path),))
+                        elsewhere=(Eksctl().delete_cluster(run.cluster.name, run.cluster.region),))
 
     def left(self, run: Run) -> list[Check]:
         alive = processes.of_runs(run.folder)

@@ -1,0 +1,104 @@
+"""The commands about an AWS account rather than a run: ami, reap, and finding a run whose folder is lost."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from gpurunbook import printing, runs
+from gpurunbook.errors import ConfigError, RunbookError
+from gpurunbook.printing import console, out
+
+Region = Annotated[str, typer.Option("--region", metavar="REGION", help="an AWS region, such as eu-central-1")]
+Family = Annotated[str, typer.Option("--family", metavar="FAMILY", help="amiFamily, such as Ubuntu2404 or AmazonLinux2023")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
+
+
+def ami(region: Region, kubernetes: Annotated[str, typer.Option("--kubernetes", metavar="VERSION", help="such as 1.36")],
+        family: Family = "Ubuntu2404",
+        cpu: Annotated[bool, typer.Option("--cpu", help="the image for nodes without a GPU")] = False,
+        as_json: Json = False) -> None:
+    """Which machine image a node would boot, and whether this account can see it: the tutorial's look-up."""
+    from gpurunbook.targets.eks import amis
+    from gpurunbook.targets.eks.account import Account
+    with console.status(f"asking AWS for {family}, Kubernetes {kubernetes}, in {region}"):
+        image = amis.look_up(Account(region), kubernetes, family, gpu=not cpu)
+    if as_json:
+        out.print_json(json.dumps(asdict(image), default=str))
+    else:
+        out.print(image.id)
+        console.print(printing.plain(f"{image.name}: {image.state}, made {image.created or 'some day'}"
+                                     + (f", deprecated from {image.deprecated}" if image.deprecated else "")
+                                     + f"\nnamed by {image.parameter}"))
+
+
+def reap(region: Region, run_id: Annotated[str, typer.Option("--run-id", metavar="ID", help="end this expired run")] = "",
+         confirm: Annotated[str, typer.Option("--confirm", metavar="CLUSTER", help="the name of its cluster")] = "",
+         as_json: Json = False) -> None:
+    """What runs have left in an account beyond their time. With --run-id and --confirm: tear that one down."""
+    from gpurunbook.targets.eks import reap as reaper
+    from gpurunbook.targets.eks.account import Account
+    with console.status(f"asking AWS what is tagged in {region}"):
+        now = dt.datetime.now(dt.UTC)
+        found = reaper.find(Account(region), now=now)
+    if run_id:
+        expired = next((e for e in found.expired if e.run_id == run_id), None)
+        if expired is None:
+            raise RunbookError(f"no run {run_id} has outlived its time in {region}", where="tag gpurunbook/expires-at",
+                               next="gpurunbook reap --region " + region)
+        if confirm != expired.cluster:
+            raise ConfigError(f"nothing was deleted: confirm with the cluster's name, {expired.cluster}", where="--confirm",
+                              next=f"gpurunbook reap --region {region} --run-id {run_id} --confirm {expired.cluster}")
+        from gpurunbook.cli import teardown
+        teardown(cluster=expired.cluster, region=region, run_id=run_id, as_json=as_json)
+    elif as_json:
+        out.print_json(json.dumps(asdict(found), default=str))
+    else:
+        for check in (c for c in found.checks if c.state != "pass"):
+            console.print(printing.plain(f"? {check.name}: {check.evidence}; {check.fix}"), style="yellow")
+        for word, leases in (("outlived their time", found.expired), ("still have time", found.running)):
+            out.print(f"{len(leases)} run(s) in {region} {word}")
+            if leases:
+                printing.table(reaper.table(leases, now=now))
+        if found.expired:
+            one = found.expired[0]
+            console.print(f"tear one down: gpurunbook reap --region {region} --run-id {one.run_id} --confirm {one.cluster}")
+    if not run_id and found.expired:
+        raise typer.Exit(1)
+
+
+def adopt(root: Path, cluster: str, region: str, run_id: str) -> Path:
+    """The folder of the run that made a cluster, made anew where it is lost. Returns it.
+
+    Raises:
+        ConfigError: name or region is missing.
+        RunbookError: no run of gpurunbook made it, or it was another run than `run_id`.
+    """
+    from gpurunbook.config import NAME
+    from gpurunbook.targets.eks import facts
+    from gpurunbook.targets.eks.account import Account
+    if not (NAME.fullmatch(cluster) and region):
+        raise ConfigError("a cluster's name and its region are needed", where="--cluster, --region",
+                          next="gpurunbook teardown --cluster gpu-cluster --region eu-central-1")
+    found = facts.read(Account(region), cluster)
+    made_by = found.run_id or run_id
+    if run_id and found.anything and found.run_id != run_id:
+        raise RunbookError(f"the cluster {cluster} was made by {found.run_id or 'nobody of ours'}, not by run {run_id}",
+                           where=f"tag gpurunbook/run of {cluster}", next="leave out --run-id")
+    if not runs.RUN_ID.fullmatch(made_by):
+        there = "was not made by a run of gpurunbook" if found.anything else "is not there, nor a stack of it"
+        raise RunbookError(f"the cluster {cluster} {there}", where=f"eksctl get cluster --name {cluster} --region {region}",
+                           next="to look for what a run left behind after its cluster was gone, give its --run-id")
+    folder = root / "runs" / made_by
+    if runs.read(folder):
+        return folder
+    document = {"apiVersion": "eksctl.io/v1alpha5", "kind": "ClusterConfig", "metadata": {"name": cluster, "region": region}}
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / "cluster.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    return runs.resolve(root, "eks", folder / "cluster.yaml", made_by, start=True)

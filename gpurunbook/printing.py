@@ -1,0 +1,88 @@
+"""What the command line prints: progress and errors on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from gpurunbook import show, stages
+from gpurunbook.errors import RunbookError
+from gpurunbook.journal import Record
+from gpurunbook.plan import Checks
+from gpurunbook.report import tokens
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, markup=False)
+COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "unknown": "cyan"}
+
+
+def complain(error: RunbookError) -> None:
+    console.print(f"[bold red]error:[/] {plain(str(error))}")
+
+
+def plain(text: str) -> str:
+    return "\n".join(show.clean(line) for line in text.splitlines()).replace("[", r"\[")
+
+
+def tell(record: Record) -> None:
+    """One journal record as a line of progress."""
+    kind = record["kind"]
+    if kind == "notebook" and record["state"] == "started":
+        console.print(f"[bold]{stages.notebook(record['stage'])[:-6]}[/]")
+    elif kind == "notebook":
+        console.print(f"   {record['seconds']:.1f} s", style="dim")
+    elif kind == "intent":
+        sign, style = ("$", "") if record["changes"] else ("?", "dim")
+        console.print(f"   {sign} {plain(record['shown'][:150])}", style=style)
+    elif kind == "wait" and record["blocker"]:
+        console.print(f"   … {plain(record['what'])}: {plain(record['blocker'][:150])}", style="dim")
+    elif kind == "event":
+        console.print(f"   · {plain(record['line'][:150])}", style="red" if "FAILED" in record["status"] else "dim")
+    elif kind == "checks":
+        for check in record["checks"]:
+            if check["state"] != "pass":
+                console.print(f"   {show.MARKS[check['state']]} {plain(check['name'])}: {plain(check['evidence'])}",
+                              style="red" if check["state"] == "fail" else "yellow")
+
+
+def outcome(folder: Path, page: Path, names: Sequence[str], as_json: bool) -> None:
+    found = (tokens(folder) if "next_token" in names else None) or {}
+    if as_json:
+        out.print_json(json.dumps({"run": folder.name, "folder": str(folder), "report": str(page),
+                                   "prompt": found.get("prompt"), "top": found.get("top")}))
+        return
+    if found:
+        out.print(f"\n{show.clean(found['prompt'])!r}, the ten most likely next tokens ({found['arms'][0]['precision']}, "
+                  f"{show.clean(found['model'])}):")
+        for rank, token in enumerate(found["top"], 1):
+            out.print(f"  {rank:2} {token['p']:7.2%}  {show.clean(token['text'])!r}")
+    out.print(f"\nreport     {page}")
+    for name, path in (("chart", folder / "artifacts" / "top10.png"), ("notebooks", folder / "notebooks")):
+        if path.exists():
+            out.print(f"{name:10} {path}")
+
+
+def checks(found: Checks) -> None:
+    """Checks on stdout, each on a line, with what finding out later costs and what mends it below those that need it."""
+    width = max((len(check.name) for check in found), default=0)
+    for check in found:
+        style = COLOURS[check.state] if check.state != "pass" else ""
+        out.print(f"{show.MARKS[check.state]} {show.line(check.name):{width}}  {show.line(check.evidence)}", style=style)
+        if check.state != "pass":
+            for word, text in (("later", check.later), ("mend", check.fix)):
+                if text:
+                    out.print(f"  {'':{width}}  {word + ':':6} {show.line(text)}", style="dim")
+    counts = [f"{sum(c.state == state for c in found)} {state}" for state in COLOURS if any(c.state == state for c in found)]
+    out.print(f"\n{', '.join(counts)}")
+
+
+def table(rows: show.Table) -> None:
+    """A table on stdout: coloured marks on a terminal, plain text when piped."""
+    lines = repr(rows).splitlines()
+    head = 2 if rows.caption else 1
+    out.print("\n".join(lines[:head]))
+    for line, state in zip(lines[head:], rows.states or [""] * len(rows.rows), strict=True):
+        out.print(line, style=COLOURS.get(state, ""))

@@ -1,0 +1,279 @@
+"""The target `eks`: AWS by eksctl. What is in which file, see this folder's __init__."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from gpurunbook import masking, show
+from gpurunbook.command import Command, Result
+from gpurunbook.errors import CommandFailed, RunbookError
+from gpurunbook.journal import Journal
+from gpurunbook.plan import Check, Plan
+from gpurunbook.programs.eksctl import Eksctl
+from gpurunbook.targets import ClusterState, Target, Wishes
+from gpurunbook.targets.eks import (agreement, bill, derived, facts, failures, leftovers, ownership, prices, resume, stacks,
+                                    trial)
+from gpurunbook.targets.eks.account import Account, AwsError
+from gpurunbook.targets.eks.agreement import Agreement
+from gpurunbook.targets.eks.facts import EksState, Facts
+
+if TYPE_CHECKING:
+    from gpurunbook.config import ClusterConfig
+    from gpurunbook.runbook import Run
+    from gpurunbook.show import Live
+
+LOOK_SECONDS = 15.0
+"""How often a waiting stage asks AWS whether it can still succeed."""
+STAYS = "keep this machine awake: eksctl runs on it"
+
+
+class Eks(Target):
+    """See gpurunbook.targets.Target."""
+
+    name = "eks"
+    programs = ("eksctl", "kubectl", "helm")
+    wait_limit = 1800.0
+    poll = 3.0
+
+    def __init__(self) -> None:
+        self._accounts: dict[str, Account] = {}
+        self._looked = 0.0
+        self._agreed: Agreement | None = None
+
+    def account(self, region: str) -> Account:
+        """The account behind the environment's credentials, in one region."""
+        return self._accounts.setdefault(region, Account(region))
+
+    @property
+    def passes_on(self) -> tuple[str, ...]:
+        return tuple(name for name in os.environ if name.startswith("AWS_"))
+
+    def checks(self, cluster: ClusterConfig, image: str) -> list[Check]:
+        from gpurunbook.targets.eks import preflight
+        return preflight.checks(self.account(cluster.region), cluster, today=_now().date(), image=image)
+
+    def context(self, run: Run) -> str:
+        """eksctl names it after who signs in; it makes it the current one of the run's own kubeconfig."""
+        told: dict[str, Any] = yaml.safe_load(run.kubeconfig.read_text()) if run.kubeconfig.exists() else {}
+        return str(told.get("current-context") or f"{run.cluster.name}.{run.cluster.region}.eksctl.io")
+
+    def observe(self, run: Run) -> EksState:
+        account, cluster = self.account(run.cluster.region), run.cluster
+        found = facts.read(account, cluster.name)
+        nodes: dict[str, str] = {}
+        answers = False
+        if found.status == "ACTIVE" and found.run_id == run.id and run.journal.writes and not run.kubeconfig.exists():
+            run.ask(self._eksctl(run).write_kubeconfig(cluster.name, cluster.region, run.kubeconfig))
+        if found.status == "ACTIVE" and run.kubeconfig.exists():
+            from kubernetes.client import ApiException
+            from urllib3.exceptions import HTTPError
+            with suppress(ApiException, HTTPError):  # one that is just coming up refuses: here a state, not an error
+                from gpurunbook.stages import nodes as node_stage
+                nodes = {node.name: node.group for node in node_stage.observe(run) if node.ready}
+                answers = True
+        lacking = {group.name: group.desired - list(nodes.values()).count(group.name) for group in cluster.groups}
+        return EksState(facts.parts(found, cluster), answers, tuple(nodes),
+                        tuple(f"{name}: {count} node(s)" for name, count in lacking.items() if count > 0), found)
+
+    def starting(self, run: Run) -> None:
+        """A self-managed group whose nodes cannot start says so in its stack or its health, long before a limit."""
+        if (now := _now().timestamp()) - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        found = facts.read(self.account(run.cluster.region), run.cluster.name)
+        for part in facts.parts(found, run.cluster):
+            if part.state == "failed":
+                raise RunbookError(f"{part.name}: {part.evidence}", where="aws cloudformation describe-stack-events",
+                                   next="run notebooks/02_provision.ipynb again: it makes anew what failed")
+
+    def estimate(self, cluster: ClusterConfig) -> bill.Bill:
+        return agreement.estimate(self.account(cluster.region), cluster, hours=1, today=_now().date())
+
+    def begun(self, folder: Path) -> bool:
+        return Agreement.of(Journal(folder)) is not None
+
+    def agree(self, cluster: ClusterConfig, wishes: Wishes) -> None:
+        agreement.confirmed(cluster, wishes)
+
+    def try_account(self, run: Run, name: str, wishes: Wishes) -> Plan:
+        if not name or not run.journal.writes:
+            return run.plan((), "not asked for: it would make a default cluster and delete it again, for about half an hour")
+        return trial.plan(run, self.account(run.cluster.region), self._eksctl(run), name, wishes, _now())
+
+    def create(self, run: Run, state: ClusterState, wishes: Wishes) -> Plan:
+        assert isinstance(state, EksState)
+        self._ours(run, state.facts)
+        config, text = run.folder / "cluster.yaml", run.cluster.path.read_text()
+        commands, reason = resume.missing(state.facts, run.cluster, self._eksctl(run), config=config,
+                                          kubeconfig=run.kubeconfig, shown=lambda path: _shown(path, run))
+        if not commands or not run.journal.writes:
+            return run.plan(commands, reason)
+        agreed = Agreement.of(run.journal)
+        if agreed is None or (agreed.began is None and not state.facts.anything):
+            agreement.agree(run.journal, self.account(run.cluster.region), run.cluster, wishes, _now())
+            agreed = self._agreed = Agreement.of(run.journal)
+        assert agreed is not None
+        made = derived.derive(text, agreed.tags(run.id), self._zones(run, state.facts))
+        notes = (agreed.bill.table, show.Terminal("diff -u cluster.yaml " + _shown(config, run), derived.diff(
+            text, made, name=run.cluster.path.name, derived=_shown(config, run))))
+        return run.plan(commands, reason, files={config: made}, notes=notes)
+
+    def created(self, run: Run) -> None:
+        self._record(run)
+
+    def admit(self, run: Run) -> None:
+        agreed = Agreement.of(run.journal)
+        failed = [check for check in agreement.checks(agreed, _now()) if check.state == "fail"] if agreed else []
+        if failed:
+            raise RunbookError(f"{failed[0].name}: {failed[0].evidence}", where=str(run.journal.path),
+                               next=f"gpurunbook teardown --run-id {run.id}")
+
+    def meter(self, run: Run) -> str:
+        if self._agreed is None or self._agreed.began is None:
+            self._agreed = Agreement.of(run.journal)
+        return f"about {self._agreed.cost(_now())} so far" if self._agreed and self._agreed.began else ""
+
+    def following(self, run: Run, command: Command, live: Live) -> AbstractContextManager[object]:
+        return self._events(run, command, live) if _works_on_stacks(command) else nullcontext()
+
+    @contextmanager
+    def _events(self, run: Run, command: Command, live: Live) -> Iterator[None]:
+        seen: list[stacks.Event] = []
+        phase = live.phase
+
+        def tell(event: stacks.Event) -> None:
+            seen.append(event)
+            live.phase, live.last = f"{phase} ({stacks.phase(seen)}; {STAYS})", stacks.line(event)
+            run.journal.append("event", stage=run.stage, line=stacks.line(event), status=event.status, at=event.time)
+
+        def blocked(line: str) -> None:
+            live.last = line
+
+        with stacks.Follower(self.account(run.cluster.region), _cluster_of(command, run), tell, blocked=blocked):
+            yield
+
+    def explain(self, run: Run, result: Result) -> RunbookError | None:
+        """The root cause, from the stacks' events and EKS's health, else from what eksctl printed."""
+        if not _works_on_stacks(result.command):
+            return None
+        account, name = self.account(run.cluster.region), _cluster_of(result.command, run)
+        events: list[stacks.Event] = []
+        health: list[str] = []
+        zones: tuple[str, ...] = ()
+        with suppress(AwsError):  # what eksctl printed is then all there is
+            for stack in stacks.of_cluster(account, name):
+                events += stacks.events(account, stack.id)
+                health += failures.health(account, name, stack.group) if stack.group else []
+            zones = facts.read(account, name).zones
+        failure = failures.classify(events, output=result.stdout + result.stderr, health=health)
+        if failure is None:
+            return None
+        return CommandFailed(f"{failure.kind}: {failure.message}", result=result, again=failure.again,
+                             where=failure.stack or str(result.log or result.command.full),
+                             next=failures.advice(failure, cluster_zones=zones))
+
+    def delete(self, run: Run, state: ClusterState) -> Plan:
+        assert isinstance(state, EksState)
+        found, cluster = state.facts, run.cluster
+        if not found.anything:
+            return run.plan((), f"AWS has no cluster {cluster.name}, and no stack of it")
+        self._ours(run, found)
+        self._record(run)
+        commands = [resume.wait(s, cluster.region) for s in found.stacks if s.status == "DELETE_IN_PROGRESS"]
+        if found.status != "DELETING" or any(s.status != "DELETE_IN_PROGRESS" for s in found.stacks):
+            commands.append(self._eksctl(run).delete_cluster(cluster.name, cluster.region))
+        return run.plan(commands, "the node groups, the control plane, and their stacks with all that is in them")
+
+    def sweep(self, run: Run) -> Plan:
+        from gpurunbook.targets.eks import sweep
+        found = self._leftovers(run)
+        commands = sweep.commands(found.leftovers)
+        if run.kubeconfig.exists():
+            commands.append(Command(("rm", "-f", str(run.kubeconfig)), why="remove the run's kubeconfig, last of all", limit=10))
+        return run.plan(commands, f"{len(found.leftovers)} thing(s) of this cluster outlived it" if found.leftovers
+                        else "eksctl left nothing of this cluster behind", notes=[found.table] if found.leftovers else [])
+
+    def left(self, run: Run) -> list[Check]:
+        # What could not be looked at may be there: that is no proof of an empty account, so it fails.
+        checks = [replace(check, state="fail") if check.state == "unknown" else check for check in self._leftovers(run).checks]
+        return [*checks, Check("its kubeconfig is gone", "fail" if run.kubeconfig.exists() else "pass", str(run.kubeconfig),
+                               f"rm {run.kubeconfig}")]
+
+    def _leftovers(self, run: Run) -> leftovers.Found:
+        account = self.account(run.cluster.region)
+        listed = prices.look_up(account, [*bill.LEFTOVER_ITEMS, *bill.items(run.cluster)], today=_now().date())
+        return leftovers.find(account, self._mark(run), price=lambda one: bill.leftover_price(
+            one.kind.removeprefix("classic ").replace(" ", "-"), float(one.detail.get("gib") or one.detail.get("bytes") or 0),
+            listed, type=one.detail.get("type", "")))
+
+    def _ours(self, run: Run, found: Facts) -> None:
+        if not found.anything or found.run_id == run.id:
+            return
+        name = run.cluster.name
+        if found.run_id:
+            raise RunbookError(f"the cluster {name} was made by run {found.run_id}", where=f"tag gpurunbook/run of {name}",
+                               next=f"go on with that run: --run-id {found.run_id}; or name another cluster in cluster.yaml")
+        raise RunbookError(f"a cluster {name} is there that no run of gpurunbook made", where=f"eksctl get cluster --name {name}",
+                           next="name another in cluster.yaml, or use that one: --target existing")
+
+    def _zones(self, run: Run, found: Facts) -> dict[str, list[str]]:
+        """Node group -> zones in which AWS said there is capacity; kept, since a failed stack's events go with it."""
+        known = run.journal.last("zones")
+        zones: dict[str, list[str]] = dict(known["zones"]) if known else {}
+        for stack in found.stacks:
+            if stack.group and ("FAILED" in stack.status or "ROLLBACK" in stack.status):
+                failure = failures.classify(stacks.events(self.account(run.cluster.region), stack.id))
+                good = [zone for zone in failure.zones if zone in found.zones] if failure else []
+                if good:
+                    zones[stack.group] = good
+        if zones and (known is None or zones != known["zones"]):
+            run.journal.append("zones", zones=zones)
+        return zones
+
+    def _record(self, run: Run) -> None:
+        """What must be known after the cluster is gone: its ARN, its age, and ids that carry no tag."""
+        volumes = []
+        if run.kubeconfig.exists():
+            for volume in run.core.list_persistent_volume(_request_timeout=30).items:
+                if volume.spec.csi and "pv.kubernetes.io/provisioned-by" in (volume.metadata.annotations or {}):
+                    volumes.append(volume.spec.csi.volume_handle)
+        account = self.account(run.cluster.region)
+        run.journal.append("cluster", record=leftovers.record(account, run.cluster.name, volumes=volumes))
+
+    def _mark(self, run: Run) -> ownership.Mark:
+        told = run.journal.last("cluster")
+        # Account ids do not stand in files; whoever asks now has theirs.
+        number = self.account(run.cluster.region).identity()["account"]
+        record = json.loads(json.dumps(told["record"] if told else {}).replace(masking.short(number), number))
+        return ownership.mark({**record, "name": run.cluster.name, "region": run.cluster.region, "run_id": run.id})
+
+    def _eksctl(self, run: Run) -> Eksctl:
+        return Eksctl(run.program("eksctl"))
+
+
+def _works_on_stacks(command: Command) -> bool:
+    words = command.argv[1:3] if Path(command.argv[0]).name == "eksctl" else command.argv[3:5]
+    return words[:1] in (("create",), ("delete",)) or words == ("cloudformation", "wait")
+
+
+def _cluster_of(command: Command, run: Run) -> str:
+    """The cluster that a command of eksctl names, else the run's."""
+    given = dict(word.split("=", 1) for word in command.argv if word.startswith("--") and "=" in word)
+    return given.get("--cluster") or given.get("--name") or run.cluster.name
+
+
+def _shown(path: Path, run: Run) -> str:
+    return f"./{path.relative_to(run.root)}" if path.is_relative_to(run.root) else str(path)
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

@@ -1,0 +1,57 @@
+"""What the preflight's tests share: node groups, recorded answers, and an account on which every rule passes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gpurunbook.config import NodeGroup
+from tests.aws.answers import Answers, Refusal
+
+DATA = Path(__file__).resolve().parents[1] / "data" / "aws"
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """A file of tests/data/aws, which says in `source` where it is from."""
+    document: dict[str, Any] = json.loads((DATA / f"{name}.json").read_text())
+    return {key: value for key, value in document.items() if key != "source"}
+
+
+def group(**other: Any) -> NodeGroup:
+    """cluster.yaml's gpu-workers, with other values for some of its fields."""
+    return NodeGroup(**{"name": "gpu-workers", "instance_type": "g4dn.xlarge", "desired": 1, "min": 1, "max": 1,
+                        "volume_gib": 100, "ami_family": "Ubuntu2404", "ami": "", "labels": {}, "taints": (), "zones": (),
+                        "managed": False, **other})
+
+
+def parameters(params: dict[str, Any]) -> dict[str, Any]:
+    """GetParameters as SSM answers it; asked without names, it gives all that there are."""
+    known = recorded("images")["parameters"]
+    names = params.get("Names", list(known))
+    return {"Parameters": [{"Name": n, "Value": known[n]} for n in names if n in known],
+            "InvalidParameters": [n for n in names if n not in known]}
+
+
+def images(params: dict[str, Any]) -> dict[str, Any]:
+    """DescribeImages as EC2 answers it: an id that it does not show fails the call."""
+    known = {i["ImageId"]: i for i in recorded("images")["images"]}
+    absent = [i for i in params["ImageIds"] if i not in known]
+    if absent:
+        raise Refusal("InvalidAMIID.NotFound", f"The image id '[{absent[0]}]' does not exist")
+    return {"Images": [known[i] for i in params["ImageIds"]]}
+
+
+def simulated(params: dict[str, Any]) -> dict[str, Any]:
+    """SimulatePrincipalPolicy of a principal that may do everything."""
+    return {"EvaluationResults": [{"EvalActionName": a, "EvalDecision": "allowed"} for a in params["ActionNames"]]}
+
+
+def healthy(answers: Answers) -> None:
+    """Everything that moto lacks, answered so that a preflight of cluster.yaml passes."""
+    answers["sts", "get_caller_identity"] = {"Account": "123456789012", "Arn": "arn:aws:iam::123456789012:user/ada"}
+    answers["service-quotas", "get_service_quota"] = {"Quota": {"Value": 64.0}}
+    answers["eks", "describe_cluster_versions"] = recorded("cluster_versions")
+    answers["ssm", "get_parameters"] = parameters
+    answers["ec2", "describe_images"] = images
+    answers["iam", "simulate_principal_policy"] = simulated

@@ -1,0 +1,402 @@
+"""Target `existing`: whose is what, which nodes have GPUs, and what the run takes over. The API's objects are fakes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from gpurunbook.command import Command, Result
+from gpurunbook.config import ClusterConfig, NodeGroup, load_cluster
+from gpurunbook.deployment import RUN_LABEL
+from gpurunbook.errors import ConfigError, RunbookError
+from gpurunbook.programs.helm import Release
+from gpurunbook.runbook import Run
+from gpurunbook.stages import gpu_operator, nodes
+from gpurunbook.targets import ClusterState, Part, Wishes, adoption
+from gpurunbook.targets.existing import Existing
+
+ROOT = Path(__file__).resolve().parents[2]
+TYPE = "node.kubernetes.io/instance-type"
+PCI = "feature.node.kubernetes.io/pci-10de.present"
+ADOPTED = {"file": "/their.config", "context": "work", "server": "https://s", "selector": "pool=gpu", "os": "Ubuntu 24.04 LTS",
+           "version": "1.36.3", "gpu_taints": ["NoSchedule"]}
+THERE = ClusterState((Part("context work", "running"),), True, ("a",), ())
+
+
+def node(name: str, gpus: int = 0, taints: tuple[tuple[str, str], ...] = (), **labels: str) -> adoption.Node:
+    both = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", **labels}
+    return adoption.Node(name, both, gpus, taints, "Ubuntu", "1.36")
+
+
+def meta(name: str, namespace: str = "", labels: Any = None, annotations: Any = None, owned: bool = False) -> Any:
+    return SimpleNamespace(name=name, namespace=namespace, labels=labels, annotations=annotations,
+                           owner_references=["an owner"] if owned else None)
+
+
+class Api:
+    """Answers `list_*` with the objects given; what was not given is an empty list."""
+
+    def __init__(self, **lists: list[Any]) -> None:
+        self.lists = lists
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *args, **options: SimpleNamespace(items=[SimpleNamespace(metadata=m) for m in self.lists.get(name, [])])
+
+    def read_namespaced_deployment(self, name: str, namespace: str, **options: Any) -> Any:
+        from kubernetes.client import ApiException
+        deployments = self.lists.get("list_deployment_for_all_namespaces", [])
+        found = [m for m in deployments if (m.name, m.namespace) == (name, namespace)]
+        if not found:
+            raise ApiException(status=404)
+        return SimpleNamespace(metadata=found[0])
+
+    def list_custom_resource_definition(self, **options: Any) -> Any:
+        return SimpleNamespace(items=[SimpleNamespace(metadata=m, spec=SimpleNamespace(group=m.namespace))
+                                      for m in self.lists.get("crds", [])])
+
+
+class Guest(Run):
+    """A run on somebody's cluster, whose API answers from `api`."""
+
+    def __init__(self, folder: Path, stage: str, api: Api, *, adopted: bool = True) -> None:
+        folder.mkdir(exist_ok=True)
+        super().__init__(ROOT, folder, Existing(), load_cluster(ROOT / "cluster.yaml"), stage)
+        self.api = api
+        self.__dict__["core"] = api
+        if adopted:
+            self.kubeconfig.write_text("current-context: work\n")
+            self.journal.append("existing", **ADOPTED)
+
+    def client(self, group: str) -> Any:
+        return self.api
+
+    def program(self, name: str) -> str:
+        return f"/bin/{name}"
+
+    def ask(self, command: Command, check: bool = True) -> Result:
+        raise AssertionError(f"nothing is to be asked: {command.short}")
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Callable[..., Guest]:
+    def make(stage: str = "teardown", *, adopted: bool = True, **lists: list[Any]) -> Guest:
+        return Guest(tmp_path / "guest", stage, Api(**lists), adopted=adopted)
+    return make
+
+
+def installed(run: Guest, *, release: bool = False, namespace: bool = False, definitions: tuple[str, ...] = ()) -> None:
+    """The journal of a run whose 05 found this, and installed the release."""
+    run.journal.append("operator", release=release, namespace=namespace, definitions=list(definitions))
+    run.journal.append("intent", id="i", stage="gpu_operator", changes=True, shown="",
+                       argv=["helm", "upgrade", "--install", "gpu-operator", "nvidia/gpu-operator"])
+    run.journal.append("result", id="i", code=0)
+
+
+# The kubeconfig
+
+def kubeconfig(folder: Path, **changes: Any) -> Path:
+    file = folder / "theirs"
+    contexts = [{"name": "work", "context": {"cluster": "c"}}, {"name": "torn", "context": {"cluster": "gone"}}]
+    file.write_text(yaml.safe_dump({"clusters": [{"name": "c", "cluster": {"server": "https://s"}}], "current-context": "work",
+                                    "contexts": contexts, **changes}))
+    return file
+
+
+def test_a_context_is_found_by_name_or_is_the_current_one(tmp_path: Path) -> None:
+    assert adoption.find(kubeconfig(tmp_path), "work") == ("work", "https://s")
+    assert adoption.find(kubeconfig(tmp_path), "") == ("work", "https://s")
+
+
+@pytest.mark.parametrize(("changes", "context", "what", "next"), [
+    ({}, "wrok", "no context 'wrok'", "one of: work"),
+    ({}, "torn", "no context 'torn'", "one of: torn"),
+    ({"current-context": None}, "", "no current context", "one of: work, torn"),
+    ({"contexts": None}, "work", "no context 'work'", "none at all"),
+    ({"clusters": "secret"}, "work", "no kubeconfig", "~/.kube/config"),
+])
+def test_a_context_that_cannot_be_had_is_said(tmp_path: Path, changes: dict[str, Any], context: str, what: str,
+                                                  next: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        adoption.find(kubeconfig(tmp_path, **changes), context)
+    assert what in caught.value.what
+    assert next in caught.value.next
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        adoption.find(tmp_path / "none", "")
+
+
+def keep(file: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "gpurunbook.targets.existing", str(file), "--", *argv], cwd=ROOT, text=True,
+                          capture_output=True, timeout=60, check=False)
+
+
+def test_what_a_command_prints_is_kept_privately_and_not_shown(tmp_path: Path) -> None:
+    done = keep(tmp_path / "kubeconfig", "echo", "token: s3cret")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "kubeconfig").read_text() == "token: s3cret\n"
+    assert (tmp_path / "kubeconfig").stat().st_mode & 0o777 == 0o600
+    assert [f.name for f in tmp_path.iterdir()] == ["kubeconfig"]
+
+
+def test_a_command_that_fails_keeps_nothing(tmp_path: Path) -> None:
+    done = keep(tmp_path / "kubeconfig", "cat", "/no/such/file")
+    assert done.returncode == 1
+    assert "/no/such/file" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+# The GPU nodes
+
+@pytest.mark.parametrize(("found", "selector"), [
+    ([node("a", **{PCI: "true"}), node("b", 1)], f"{PCI}=true"),
+    ([node("a", **{"feature.node.kubernetes.io/pci-0302_10de.present": "true"})],
+     "feature.node.kubernetes.io/pci-0302_10de.present=true"),
+    ([node("a", **{PCI: "false"}), node("b", **{"nvidia.com/gpu.present": "true"})], "nvidia.com/gpu.present=true"),
+    ([node("a", 1), node("b")], "kubernetes.io/hostname=a"),
+    ([node("a", 1, **{TYPE: "g"}), node("b", 2, **{TYPE: "g"}), node("c")], f"{TYPE}=g"),
+    ([node("a", 1, zz="1", pool="gpu"), node("b", 1, zz="1", pool="gpu"), node("c", zz="0")], "pool=gpu"),
+])
+def test_gpu_nodes_are_found_by_a_label(found: list[adoption.Node], selector: str) -> None:
+    assert adoption.choose(found, "") == selector
+
+
+@pytest.mark.parametrize(("found", "selector", "what"), [
+    ([node("a"), node("b")], "", "no node says that it has an NVIDIA GPU"),
+    ([node("a", 1), node("b", 1), node("c")], "", "no label tells the 2 nodes"),
+    ([node("a", pool="gpu")], "pool=cpu", "no node carries pool=cpu"),
+    ([node("a", pool="gpu")], "pool", "is no selector"),
+    ([node("a", pool="gpu")], "pool=gpu,", "is no selector"),
+    ([node("a", pool="gpu")], "pool=gpu -A", "is no selector"),
+])
+def test_a_selector_that_cannot_be_had_is_said(found: list[adoption.Node], selector: str, what: str) -> None:
+    with pytest.raises(ConfigError, match=what):
+        adoption.choose(found, selector)
+
+
+def test_a_selector_of_two_labels_picks_nodes_with_both() -> None:
+    found = [node("a", pool="gpu", zone="x"), node("b", pool="gpu"), node("c", zone="x")]
+    assert [n.name for n in adoption.picked(found, adoption.choose(found, "pool=gpu,zone=x"))] == ["a"]
+
+
+# What later stages see
+
+def test_before_a_cluster_is_taken_over_cluster_yaml_counts_without_its_dates(tmp_path: Path) -> None:
+    cluster = load_cluster(ROOT / "cluster.yaml").model_copy(update={"warnings": ("old",)})
+    described = Existing().describe(tmp_path, cluster)
+    assert (described.groups, described.warnings) == (cluster.groups, ())
+
+
+def test_a_cluster_taken_over_is_one_group_of_gpu_nodes(guest: Callable[..., Guest]) -> None:
+    run = guest()
+    cluster = run.target.describe(run.folder, run.cluster)
+    assert (cluster.name, cluster.region, cluster.version) == ("work", "", "1.36.3")
+    group = cluster.gpu_group
+    assert (group.selector, group.picks, cluster.gpu_stack) == ("pool=gpu", {"pool": "gpu"}, "ubuntu")
+    assert [(t.key, t.effect) for t in group.taints] == [("nvidia.com/gpu", "NoSchedule")]
+    seen = [nodes.Node(name, group.name, True, True, "", "", 1, (), {}, "", "") for name in "abc"]
+    assert nodes.check(group, seen).state == "pass"
+    assert nodes.check(group, []).state == "fail"
+
+
+def v1_node(**labels: str) -> Any:
+    none = SimpleNamespace(conditions=[], allocatable={"nvidia.com/gpu": "2"}, node_info=SimpleNamespace(kubelet_version="v1"))
+    return SimpleNamespace(metadata=SimpleNamespace(name="n", labels=labels), status=none,
+                           spec=SimpleNamespace(taints=None, provider_id=None))
+
+
+def test_a_node_belongs_to_the_group_whose_selector_picks_it(guest: Callable[..., Guest]) -> None:
+    run, file = guest(), load_cluster(ROOT / "cluster.yaml")
+    adopted = run.target.describe(run.folder, file)
+
+    def groups(cluster: ClusterConfig, **labels: str) -> tuple[str, bool]:
+        found = nodes._node(v1_node(**labels), cluster.groups)
+        return found.group, found.gpu
+
+    assert groups(adopted, pool="gpu") == ("pool=gpu", True)
+    assert groups(adopted, pool="cpu") == ("", False)
+    assert groups(file, **{"alpha.eksctl.io/nodegroup-name": "gpu-workers"}) == ("gpu-workers", True)
+    assert groups(file, **{"eks.amazonaws.com/nodegroup": "cpu-workers"}) == ("cpu-workers", False)
+    assert groups(file, **{"eks.amazonaws.com/nodegroup": "unknown"}) == ("unknown", False)
+
+
+def test_a_group_of_cluster_yaml_has_exactly_its_nodes_unless_it_may_grow() -> None:
+    fixed = load_cluster(ROOT / "cluster.yaml").groups[1]
+    growing = fixed.model_copy(update={"max": 3})
+
+    def state(group: NodeGroup, count: int) -> str:
+        seen = [nodes.Node(str(i), group.name, False, True, "", "", 0, (), {}, "", "") for i in range(count)]
+        return nodes.check(group, seen).state
+
+    assert [state(fixed, n) for n in (1, 2, 3)] == ["fail", "pass", "fail"]
+    assert [state(growing, n) for n in (1, 2, 3, 4)] == ["fail", "pass", "pass", "fail"]
+
+
+def test_credentials_of_every_cloud_are_passed_on_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_PROFILE", "AZURE_CONFIG_DIR", "CLOUDSDK_CONFIG", "GOOGLE_APPLICATION_CREDENTIALS", "MY_AWS_KEY"):
+        monkeypatch.setenv(name, "x")
+    passed = Existing().passes_on
+    assert {"AWS_PROFILE", "AZURE_CONFIG_DIR", "CLOUDSDK_CONFIG", "GOOGLE_APPLICATION_CREDENTIALS"} <= set(passed)
+    assert "MY_AWS_KEY" not in passed
+
+
+# Taking over
+
+def test_without_a_kubeconfig_it_is_said_how_one_is_given(guest: Callable[..., Guest]) -> None:
+    run = guest("provision", adopted=False)
+    state = run.target.observe(run)
+    assert not state.complete
+    with pytest.raises(ConfigError, match="which cluster") as caught:
+        run.target.create(run, state, Wishes())
+    assert "--kubeconfig FILE --context NAME" in caught.value.next
+
+
+@pytest.mark.parametrize("wishes", [Wishes(context="other"), Wishes(kubeconfig="/other")])
+def test_a_run_has_one_cluster(guest: Callable[..., Guest], wishes: Wishes) -> None:
+    run = guest("provision")
+    with pytest.raises(ConfigError, match="walks through context work of /their"):
+        run.target.create(run, THERE, wishes)
+
+
+def test_a_context_that_holds_an_account_id_is_read_from_the_kubeconfig(guest: Callable[..., Guest]) -> None:
+    run = guest()
+    run.kubeconfig.write_text("current-context: arn:aws:eks:eu-central-1:123456789012:cluster/theirs\n")
+    assert run.target.context(run) == "arn:aws:eks:eu-central-1:123456789012:cluster/theirs"
+
+
+# Whose is the operator?
+
+def test_a_release_is_ours_only_if_it_was_not_there_and_05_installed_it(guest: Callable[..., Guest]) -> None:
+    run = guest("gpu_operator")
+    assert not gpu_operator.made(run)
+    run.journal.append("operator", release=False, namespace=True, definitions=[])
+    assert not gpu_operator.made(run), "05 has only looked"
+    installed(run, namespace=True)
+    assert gpu_operator.made(run)
+    assert not gpu_operator.made_namespace(run)
+    run.journal.append("operator", release=True, namespace=True, definitions=[])
+    assert not gpu_operator.made(run)
+
+
+@pytest.mark.parametrize(("release", "policy", "gpus", "said"), [
+    (True, "ready", 1, "was there before this run"),
+    (False, "", 1, "has its own: 1 nvidia.com/gpu allocatable, ClusterPolicy absent"),
+    (False, "notReady", 0, "ClusterPolicy notReady"),
+    (False, "", 0, ""),
+])
+def test_what_others_have_seen_to_is_left_to_them(guest: Callable[..., Guest], release: bool, policy: str, gpus: int,
+                                                  said: str) -> None:
+    run = guest("gpu_operator")
+    found = Release("gpu-operator", "deployed", "gpu-operator-v26.7.0", 1) if release else None
+    seen = [nodes.Node("a", "g", True, True, "", "", gpus, (), {}, "", "")]
+    others = gpu_operator._others(run, found, policy, seen)
+    assert said in others
+    assert bool(others) is bool(said)
+    installed(run)
+    assert gpu_operator._others(run, found, policy, seen) == ""
+
+
+# Taking away
+
+OPERATOR = {"meta.helm.sh/release-name": "gpu-operator"}
+
+
+def test_what_the_run_made_is_told_from_what_others_have() -> None:
+    found = {"shop": meta("shop", "somebody"), "mine": meta("d", "default", {RUN_LABEL: "guest"}),
+             "another run's": meta("d", "x", {RUN_LABEL: "other"}), "chart's": meta("c", "gpu-operator", annotations=OPERATOR),
+             "operand": meta("o", "gpu-operator", owned=True), "stranger": meta("s", "gpu-operator")}
+    assert adoption.foreign(found, "guest", "gpu-operator", "gpu-operator") == ["another run's", "shop", "stranger"]
+    assert adoption.foreign(found, "guest", "gpu-operator", "") == ["another run's", "chart's", "operand", "shop", "stranger"]
+
+
+def shown(run: Guest) -> list[str]:
+    return [command.short for command in run.target.delete(run, THERE)]
+
+
+def test_the_namespace_goes_if_the_run_made_it_and_the_kubeconfig_goes_last(guest: Callable[..., Guest]) -> None:
+    run = guest(list_namespace=[meta("gpu-operator")],
+                list_deployment_for_all_namespaces=[meta("o", "gpu-operator", annotations=OPERATOR), meta("shop", "somebody")])
+    assert shown(run) == [f"rm -f {run.kubeconfig}"], "05 did not run"
+    installed(run, namespace=True)
+    assert shown(run) == [f"rm -f {run.kubeconfig}"]
+    run.journal.append("operator", release=False, namespace=False, definitions=[])
+    assert shown(run) == ["kubectl delete namespace gpu-operator --ignore-not-found", f"rm -f {run.kubeconfig}"]
+
+
+@pytest.mark.parametrize("others", ["list_deployment_for_all_namespaces", "list_namespaced_pod",
+                                    "list_namespaced_persistent_volume_claim"])
+def test_a_namespace_that_others_use_stays(guest: Callable[..., Guest], others: str) -> None:
+    run = guest(list_namespace=[meta("gpu-operator")], **{others: [meta("theirs", "gpu-operator")]})
+    installed(run)
+    plan = run.target.delete(run, THERE)
+    assert [c.short for c in plan] == [f"rm -f {run.kubeconfig}"]
+    assert "the namespace gpu-operator stays, since others use it" in plan.reason
+    assert "theirs" in plan.reason
+
+
+def test_a_cluster_that_does_not_answer_keeps_its_kubeconfig(guest: Callable[..., Guest]) -> None:
+    run = guest()
+    with pytest.raises(RunbookError, match="does not answer: timed out"):
+        run.target.delete(run, ClusterState((Part("context work", "dead", "timed out"),), False, (), ()))
+
+
+def test_a_taint_that_was_removed_is_said_to_stay_so(guest: Callable[..., Guest]) -> None:
+    run = guest()
+    assert "put back" not in run.target.delete(run, THERE).reason
+    run.journal.append("intent", id="t", stage="taint", changes=True, argv=[], shown="")
+    assert "put back" not in run.target.delete(run, THERE).reason
+    run.journal.append("result", id="t", code=0)
+    assert "is not put back" in run.target.delete(run, THERE).reason
+
+
+def states(run: Guest) -> dict[str, str]:
+    return {check.name: check.state for check in run.target.left(run)}
+
+
+def test_what_is_left_of_the_run_fails_the_teardown(guest: Callable[..., Guest]) -> None:
+    run = guest(list_deployment_for_all_namespaces=[meta("dolly-v2-deployment", "default", {RUN_LABEL: "guest"})],
+                list_namespaced_secret=[meta("sh.helm.release.v1.gpu-operator.v1")],
+                crds=[meta("clusterpolicies.nvidia.com", "nvidia.com"), meta("shops.example.com", "example.com")])
+    installed(run)
+    assert states(run) == {
+        "the run's Deployment is gone": "fail", "the run's release is gone": "fail", "the chart's CRDs are gone": "warn",
+        "what others have in the cluster is there": "unknown", "the run's own kubeconfig is gone": "fail"}
+
+
+def test_what_was_there_before_is_not_counted_as_left(guest: Callable[..., Guest]) -> None:
+    run = guest(list_deployment_for_all_namespaces=[meta("dolly-v2-deployment", "default")],
+                crds=[meta("clusterpolicies.nvidia.com", "nvidia.com")])
+    installed(run, definitions=("clusterpolicies.nvidia.com",))
+    run.target.delete(run, THERE)
+    run.kubeconfig.unlink()
+    assert set(states(run).values()) == {"pass"}
+
+
+@pytest.mark.parametrize("lost", ["list_namespace", "list_deployment_for_all_namespaces"])
+def test_what_others_lost_meanwhile_is_named(guest: Callable[..., Guest], lost: str) -> None:
+    lists = {"list_namespace": [meta("somebody")], "list_deployment_for_all_namespaces": [meta("shop", "somebody")]}
+    run = guest(**lists)
+    run.target.delete(run, THERE)
+    assert states(run)["what others have in the cluster is there"] == "pass"
+    lists[lost].clear()
+    run.api.lists = lists
+    check = next(c for c in run.target.left(run) if c.name == "what others have in the cluster is there")
+    assert check.state == "fail"
+    assert "somebody" in check.evidence
+
+
+def test_without_a_way_into_the_cluster_what_is_left_is_unknown(guest: Callable[..., Guest]) -> None:
+    run = guest(adopted=False)
+    run.__dict__.pop("core")
+    run.client = lambda group: Run.client(run, group)  # type: ignore[method-assign]
+    assert run.target.delete(run, run.target.observe(run)).commands == ()
+    assert states(run) == {"what the run made is gone from the cluster": "unknown", "the run's own kubeconfig is gone": "pass"}
