@@ -31,7 +31,8 @@ def read(kubeconfig: Path, context: str, core: Callable[[], kubernetes.client.Co
                            next="run notebooks/02_provision.ipynb first, or: gpurunbook run --until provision")
     from kubernetes.client import ApiException
     from urllib3.exceptions import HTTPError
-    ca = cluster.get("certificate-authority-data") or Path(cluster["certificate-authority"]).read_text()
+    file = cluster.get("certificate-authority")  # neither, where a public authority has signed the server's certificate
+    ca = cluster.get("certificate-authority-data") or (Path(file).read_text() if file else "")
     try:
         uid = core().read_namespace("kube-system", _request_timeout=ANSWER_SECONDS).metadata.uid
     except (ApiException, HTTPError) as error:

@@ -40,7 +40,8 @@ def tell(record: Record) -> None:
     elif kind == "wait" and record["blocker"]:
         console.print(f"   … {plain(record['what'])}: {plain(record['blocker'][:150])}", style="dim")
     elif kind == "event":
-        console.print(f"   · {plain(record['line'][:150])}", style="red" if "FAILED" in record["status"] else "dim")
+        console.print(f"   · {plain(record['line'][:150])}",
+                      style="red" if "FAILED" in record["status"] else "yellow" if record["status"] == "BLOCKED" else "dim")
     elif kind == "checks":
         for check in record["checks"]:
             if check["state"] != "pass":

@@ -63,7 +63,7 @@ def write(folder: Path) -> Path:
         cannot_show=targets.get(info.target).cannot_show, failed=[s for s in told if s.outcome == "failed"],
         programs=_programs(records),
         versions={name: version(name) for name in PACKAGES} | {"Python": platform.python_version()},
-        tokens=tokens(folder), latency=_latency(folder),
+        spent=targets.get(info.target).spent(folder), tokens=tokens(folder), latency=_latency(folder),
         pictures={name: _picture(folder / "artifacts" / f"{name}.png") for name in ("top10", "latency")})
     try:
         path.touch(mode=0o600)

@@ -6,6 +6,7 @@ import ast
 import difflib
 import fcntl
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ PRECISIONS = {"int8", "nf4", "bf16", "fp16", "fp32", "reference"}
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "prompt": (lambda v: bool(v) and "\0" not in v, "text, not empty"),
     "top": (lambda v: 1 <= v <= 1000, "a number from 1 to 1000"),
+    "weights": (lambda v: v in ("image", "volume"), "image or volume"),
+    "selector": (lambda v: not v or bool(re.fullmatch(r"([\w./-]+=[\w.-]*)(,[\w./-]+=[\w.-]*)*", v)), "KEY=VALUE"),
     "precisions": (lambda v: bool(names := v.split(",")) and set(names) <= PRECISIONS and len(set(names)) == len(names),
                    f"some of {', '.join(sorted(PRECISIONS))}, with commas, each once"),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -93,15 +94,24 @@ def observe(run: Run, *, chart: str = "auto") -> Facts:
     values = json.loads(run.ask(run.helm.get_values(pinned.release, pinned.namespace)).stdout or "{}") if release else {}
     gpu_nodes, policy = tuple(n for n in nodes.observe(run) if n.gpu), policy_state(run)
     if run.stage == "gpu_operator" and not run.target.ours and before(run) is None:
-        run.journal.append("operator", release=release is not None, namespace=_namespace_there(run, pinned.namespace),
-                           definitions=definitions(run))
+        _note(run, pinned.namespace, release)
     return Facts(pinned, release, values or {}, policy, gpu_nodes, _others(run, release, policy, gpu_nodes))
 
 
 # What is whose, where the cluster is not ours
 
+def _note(run: Run, namespace: str, release: Release | None) -> None:
+    """Journal what is there before 05 does anything. Who may not list namespaces is taken not to have made this one."""
+    from kubernetes.client import ApiException
+    there, known = True, None
+    with suppress(ApiException):
+        there = any(item.metadata.name == namespace for item in run.core.list_namespace(_request_timeout=30).items)
+        known = definitions(run)
+    run.journal.append("operator", release=release is not None, namespace=there, definitions=known)
+
+
 def before(run: Run) -> Record | None:
-    """What was there when 05 looked first: `release` and `namespace` (true or false), `definitions` (names of CRDs)."""
+    """What was there when 05 looked first: `release` and `namespace` (true or false), `definitions` (names of CRDs, or None)."""
     return run.journal.last("operator")
 
 
@@ -132,10 +142,6 @@ def _others(run: Run, release: Release | None, policy: str, gpu_nodes: Sequence[
     if gpus or policy:
         return f"the cluster has its own: {gpus} nvidia.com/gpu allocatable, ClusterPolicy {policy or 'absent'}"
     return ""
-
-
-def _namespace_there(run: Run, name: str) -> bool:
-    return any(item.metadata.name == name for item in run.core.list_namespace(_request_timeout=30).items)
 
 
 def definitions(run: Run) -> list[str]:

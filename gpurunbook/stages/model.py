@@ -190,6 +190,7 @@ def plan(run: Run, facts: Facts) -> Plan:
     if not facts.differs:
         return run.plan((), f"Deployment {name} is there as the manifest says")
     said = f"; beside {asked.path.name}: " + ", ".join(f"{k.rpartition('.')[2]} {new}" for k, _, new in asked.changes)
+    said += "" if asked.text == asked.readable else "; it is given by stdin, since an account id belongs in no file"
     return run.plan([_kubectl(run, asked, "apply", "deploy the model's image", changes=True)],
                     f"Deployment {name} is absent or differs from the manifest" + (said if asked.changes else ""),
                     files={asked.path: asked.readable} if asked.changes else {})

@@ -80,22 +80,12 @@ def checks(root: Path, target: targets.Target, cluster: ClusterConfig, found: Se
               ", ".join(f"{p.name} {p.how}" for p in missing) or f"all {len(found)} fit", "make setup"),
         Check("cluster.yaml passes eksctl's schema", "pass",
               f"{cluster.name}: " + ", ".join(f"{g.desired} {g.instance_type} ({g.name})" for g in cluster.groups)),
-        _placed(cluster, pod.get("nodeSelector", {})),
         _supported(cluster, yaml.safe_load((root / "manifests" / "gpu-operator" / "chart.yaml").read_text())),
         *[Check("cluster.yaml is current", "warn", warning, f"edit {cluster.path.name}") for warning in cluster.warnings],
         Check("disk", "pass" if free > DISK_GIB else "fail", f"{free:.0f} GiB free", f"free {DISK_GIB:g} GiB for runs/"),
         *target.machine(cluster),
         *target.checks(cluster, image or pod["containers"][0]["image"]),
     ]
-
-
-def _placed(cluster: ClusterConfig, selector: dict[str, str]) -> Check:
-    """A Deployment that selects another group than cluster.yaml's would wait for a node for ever."""
-    wanted, group = ",".join(f"{key}={value}" for key, value in selector.items()), cluster.gpu_group
-    return Check("the model's Deployment selects the GPU group", "pass" if wanted in ("", group.selector) else "fail",
-                 f"{wanted or 'any node'}; the group is {group.name}",
-                 f"edit nodeSelector in manifests/model/deployment.yaml to {group.selector}",
-                 "a pod that stays Pending beside a paid GPU")
 
 
 def _supported(cluster: ClusterConfig, chart: dict[str, Any]) -> Check:

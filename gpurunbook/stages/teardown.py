@@ -47,7 +47,7 @@ def observe(run: Run) -> Facts:
         return Facts(state, None, False)
     pinned = gpu_operator.pin(run)
     found = {r.name: r for r in releases(run.ask(run.helm.list(pinned["namespace"])).stdout)}
-    deployed = bool(model.pods(run, model.manifest(run)))
+    deployed = bool(model.made(run))
     if not run.target.ours:
         return Facts(state, found.get(pinned["release"]) if gpu_operator.made(run) else None, deployed)
     services = run.core.list_service_for_all_namespaces(_request_timeout=30).items

@@ -65,6 +65,15 @@ class Wishes:
     selector: str = ""
 
 
+@dataclass(frozen=True)
+class Spent:
+    """An estimate of what a run has cost: a sentence, and the bill's rows (part, how many, US dollars an hour, note)."""
+
+    sentence: str
+    rows: tuple[tuple[str, ...], ...]
+    left_out: str
+
+
 class Target(ABC):
     """A kind of cluster. What a kind has nothing to say about, it leaves as it is here.
 
@@ -118,6 +127,10 @@ class Target(ABC):
 
     def estimate(self, cluster: ClusterConfig) -> Any:
         """What the cluster costs an hour, as something with a `table` and `to_json`; None where it costs nothing."""
+        return None
+
+    def spent(self, folder: Path) -> Spent | None:
+        """What a run in this folder has cost; None where it cost nothing."""
         return None
 
     def begun(self, folder: Path) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +128,7 @@ class Existing(Target):
         commands, said = [], [f"{NOT_OURS}: what this run made goes, and nothing else"]
         pinned = gpu_operator.pin(run)
         namespace, release = pinned["namespace"], pinned["release"]
-        if gpu_operator.made_namespace(run) and namespace in _namespaces(run):
+        if gpu_operator.made_namespace(run):
             if others := adoption.beside(run.client, namespace, release):
                 said.append(f"the namespace {namespace} stays, since others use it: {', '.join(others)}")
             else:
@@ -136,7 +137,7 @@ class Existing(Target):
         if _done(run, "taint"):
             said.append(f"the taint {taint.UNINITIALIZED} that 04 removed is not put back")
         if run.stage == "teardown":
-            run.journal.append("foreign", namespaces=_namespaces(run), workloads=_foreign(run))
+            _count(run)
         commands.append(Command(("rm", "-f", str(run.kubeconfig)), why="remove the run's own kubeconfig; yours is as it was",
                                 limit=10))
         return run.plan(commands, "; ".join(said))
@@ -168,8 +169,10 @@ def _mine(run: Run) -> list[Check]:
                                                _request_timeout=adoption.SECONDS).items
         checks.append(Check("the run's release is gone", "fail" if kept else "pass", f"{release}: {len(kept)} revisions",
                             f"helm uninstall {release} -n {namespace}"))
-        crds = sorted(set(gpu_operator.definitions(run)) - set(found["definitions"]))
-        checks.append(Check("the chart's CRDs are gone", "warn" if crds else "pass", ", ".join(crds) or "none",
+        known = found["definitions"]
+        crds = sorted(set(gpu_operator.definitions(run)) - set(known)) if known is not None else []
+        checks.append(Check("the chart's CRDs are gone", "unknown" if known is None else "warn" if crds else "pass",
+                            "they may not be listed" if known is None else ", ".join(crds) or "none",
                             f"if nobody uses them: kubectl delete crd {' '.join(crds)}"))
     return checks
 
@@ -184,6 +187,13 @@ def _theirs(run: Run) -> Check:
     return Check("what others have in the cluster is there", "fail" if lost else "pass",
                  f"gone since the teardown began: {', '.join(lost)}" if lost else
                  f"{len(spaces)} namespaces, {len(known['workloads'])} workloads", f"look who did it: {run.journal.path}")
+
+
+def _count(run: Run) -> None:
+    """Note what others have, so that it can be compared afterwards; one who may not see it all goes without."""
+    from kubernetes.client import ApiException
+    with suppress(ApiException):
+        run.journal.append("foreign", namespaces=_namespaces(run), workloads=_foreign(run))
 
 
 def _namespaces(run: Run) -> list[str]:

@@ -16,8 +16,8 @@ import yaml
 
 from tests.aws.flags import Flags, Refusal
 
-PERIODS = {"cluster": 0.5, "group": 0.3, "delete": 0.2}
-"""Seconds that CloudFormation takes where the settings do not say."""
+PERIODS = {"cluster": 0.5, "group": 0.3, "delete": 0.2, "nodes": 0.2}
+"""Seconds where the settings do not say."""
 
 
 class Account:

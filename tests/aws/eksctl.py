@@ -5,9 +5,10 @@ the recorded words and with its exit code. The account's side (stacks.py) goes o
 killed between any two steps. Its settings are in a JSON file beside the installed program, read afresh at each step:
 
     kubeconfig   what `create cluster` and `utils write-kubeconfig` copy
-    seconds      {"cluster", "group", "delete"}: how long CloudFormation takes
+    seconds      {"cluster", "group", "delete"}: how long CloudFormation takes; "nodes": until eksctl gives up waiting for a node
     fail         {GROUP or "control-plane": {"reason", "status", "times"}}: the stack fails for AWS's reason
     fail_delete  the same, of a deletion
+    starve       {GROUP: reason}: a self-managed group's stack is complete, but AWS gives no instance, for that reason
     hang         a point from POINTS: it stays there, having written its name to eksctl.at, until it is killed
     log_group    make /aws/eks/NAME/cluster, which outlives the cluster
 """
@@ -150,6 +151,8 @@ def delete_cluster(account: Account, flags: Flags) -> None:
         if not flags.on("force"):
             raise
         say(f"failed to create provider for cluster; force = true skipping: {absent}", "!")
+        print("panic: runtime error: invalid memory address or nil pointer dereference", file=sys.stderr)
+        sys.exit(2)  # the real 0.230 does: pkg/actions/cluster/cluster.go:40
     say(f'deleting EKS cluster "{name}"')
     account.point("before-delete")
     _delete_groups(account, name, list(account.groups(name)), True)
@@ -222,10 +225,16 @@ def _make_groups(account: Account, config: dict[str, Any], groups: list[tuple[di
         stacks.append(f"eksctl-{config['metadata']['name']}-nodegroup-{group['name']}")
         say(f'building {"managed " if managed else ""}nodegroup stack "{stacks[-1]}"')
         _made(account, "groups", {"config": config, "group": group, "managed": managed, "seconds": account.seconds("group"),
+                                  "starved": account.settings.get("starve", {}).get(group["name"]),
                                   "failing": account.failing("fail", group["name"])})
         say(f'deploying stack "{stacks[-1]}"')
     account.point("during-groups")
-    return [problem for stack in stacks if (problem := _wait_for(account, stack))]
+    if problems := [problem for stack in stacks if (problem := _wait_for(account, stack))]:
+        return problems
+    for name in account.settings.get("starve", {}).keys() & {group["name"] for group, _ in groups}:
+        time.sleep(account.seconds("nodes"))
+        raise Refusal(f'timed out waiting for at least 1 nodes to join the cluster and become ready in "{name}"')
+    return []
 
 
 def _made(account: Account, what: str, asked: dict[str, Any]) -> None:

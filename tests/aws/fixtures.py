@@ -84,7 +84,8 @@ def aws(aws_server: Aws) -> Iterator[Aws]:
     aws_server.reset()
     yield aws_server
     aws_server.mend()
-    assert not aws_server.state.errors, "the account could not do what it was asked: see the log"
+    if aws_server.state.errors:
+        raise ExceptionGroup("the account could not do what it was asked", aws_server.state.errors)
 
 
 @pytest.fixture

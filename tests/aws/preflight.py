@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gpurunbook.config import NodeGroup
+from gpurunbook.targets.eks import permissions
 from tests.aws.answers import Answers, Refusal
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "aws"
@@ -25,26 +26,28 @@ def group(**other: Any) -> NodeGroup:
                         "managed": False, **other})
 
 
-def parameters(params: dict[str, Any]) -> dict[str, Any]:
-    """GetParameters as SSM answers it; asked without names, it gives all that there are."""
-    known = recorded("images")["parameters"]
-    names = params.get("Names", list(known))
-    return {"Parameters": [{"Name": n, "Value": known[n]} for n in names if n in known],
-            "InvalidParameters": [n for n in names if n not in known]}
+# A preflight asks in many threads, and Answers may hand one thread's answer another thread's parameters. So these
+# answers are the same whatever is asked: all that there is.
+
+
+def parameters() -> dict[str, Any]:
+    """GetParameters: every parameter that is known."""
+    return {"Parameters": [{"Name": n, "Value": value} for n, value in recorded("images")["parameters"].items()]}
 
 
 def images(params: dict[str, Any]) -> dict[str, Any]:
-    """DescribeImages as EC2 answers it: an id that it does not show fails the call."""
-    known = {i["ImageId"]: i for i in recorded("images")["images"]}
-    absent = [i for i in params["ImageIds"] if i not in known]
+    """DescribeImages: every image that is known; as at EC2, an id that is not fails the call."""
+    known = recorded("images")["images"]
+    absent = set(params["ImageIds"]) - {i["ImageId"] for i in known}
     if absent:
-        raise Refusal("InvalidAMIID.NotFound", f"The image id '[{absent[0]}]' does not exist")
-    return {"Images": [known[i] for i in params["ImageIds"]]}
+        raise Refusal("InvalidAMIID.NotFound", f"The image id '[{absent.pop()}]' does not exist")
+    return {"Images": known}
 
 
-def simulated(params: dict[str, Any]) -> dict[str, Any]:
-    """SimulatePrincipalPolicy of a principal that may do everything."""
-    return {"EvaluationResults": [{"EvalActionName": a, "EvalDecision": "allowed"} for a in params["ActionNames"]]}
+def simulated() -> dict[str, Any]:
+    """SimulatePrincipalPolicy of a principal that may do everything: all actions, allowed."""
+    return {"EvaluationResults": [{"EvalActionName": action, "EvalDecision": "allowed"}
+                                  for actions in permissions.ACTIONS.values() for action in actions]}
 
 
 def healthy(answers: Answers) -> None:
@@ -52,6 +55,6 @@ def healthy(answers: Answers) -> None:
     answers["sts", "get_caller_identity"] = {"Account": "123456789012", "Arn": "arn:aws:iam::123456789012:user/ada"}
     answers["service-quotas", "get_service_quota"] = {"Quota": {"Value": 64.0}}
     answers["eks", "describe_cluster_versions"] = recorded("cluster_versions")
-    answers["ssm", "get_parameters"] = parameters
+    answers["ssm", "get_parameters"] = parameters()
     answers["ec2", "describe_images"] = images
-    answers["iam", "simulate_principal_policy"] = simulated
+    answers["iam", "simulate_principal_policy"] = simulated()

@@ -62,7 +62,7 @@ class State:
     facts: lacking.Facts = field(default_factory=lacking.Facts)
     faults: list[Fault] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
-    errors: list[BaseException] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
     turn: threading.Lock = field(default_factory=threading.Lock)
 
     def fault(self, asked: wire.Request) -> Fault | None:
@@ -99,13 +99,16 @@ def application(state: State, moto: str) -> web.Application:
                 if fault.code:
                     return _reply(*wire.error(asked, fault.code, fault.message, fault.status))
             try:
-                own = lacking.answer(state.facts, asked) or await asyncio.to_thread(_addons, state.stacks, asked)
+                own = lacking.answer(state.facts, asked) or await asyncio.to_thread(_addons, state.stacks, asked) \
+                    or await asyncio.to_thread(_activities, state.stacks, asked)
             except lacking.Refused as refused:
                 return _reply(*wire.error(asked, refused.code, refused.message, refused.status))
             if isinstance(own, str):
                 return _reply(200, "text/xml", own.encode(), {})
             if own is not None:
                 return _reply(200, "application/json", json.dumps(own).encode(), {})
+            if (asked.service, asked.operation) == ("cloudformation", "DeleteStack"):
+                await asyncio.to_thread(state.stacks.delete, str(asked.params["StackName"]))
             if (asked.service, asked.operation) == ("cloudformation", "ListStacks"):
                 # moto would filter by its own statuses; `told` does it by the stories'.
                 body = urlencode({k: v for k, v in asked.params.items() if not k.startswith("StackStatusFilter.")}).encode()
@@ -141,6 +144,23 @@ def _addons(stacks: Stacks, asked: wire.Request) -> dict[str, Any] | None:
     if asked.params["addonName"] not in there:
         raise lacking.Refused("ResourceNotFoundException", f"No addon: {asked.params['addonName']} found in cluster: {name}", 404)
     return {"addon": {"addonName": asked.params["addonName"], "clusterName": name, "status": "ACTIVE", "health": {"issues": []}}}
+
+
+def _activities(stacks: Stacks, asked: wire.Request) -> str | None:
+    """Why a starved group gets no instance, as its auto scaling group tells; moto's groups have no activities."""
+    if (asked.service, asked.operation) != ("autoscaling", "DescribeScalingActivities"):
+        return None
+    group, members = asked.params.get("AutoScalingGroupName", ""), ""
+    for stack, reason in stacks.starved.items():
+        found = stacks.client("cloudformation").describe_stack_resource(StackName=stack, LogicalResourceId="NodeGroup")
+        if found["StackResourceDetail"]["PhysicalResourceId"] == group:
+            members = (f"<member><ActivityId>1</ActivityId><AutoScalingGroupName>{group}</AutoScalingGroupName>"
+                       f"<Description>Launching a new EC2 instance</Description><Cause>At 2026-11-22T21:00:00Z</Cause>"
+                       "<StartTime>2026-11-22T21:00:00Z</StartTime><EndTime>2026-11-22T21:00:01Z</EndTime><Progress>100</Progress>"
+                       f"<StatusCode>Failed</StatusCode><StatusMessage>{escape(reason)}</StatusMessage></member>")
+    return ('<DescribeScalingActivitiesResponse xmlns="http://autoscaling.amazonaws.com/doc/2011-01-01/">'
+            f"<DescribeScalingActivitiesResult><Activities>{members}</Activities></DescribeScalingActivitiesResult>"
+            "<ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></DescribeScalingActivitiesResponse>")
 
 
 def told(stacks: Stacks, asked: wire.Request, body: bytes) -> bytes:
@@ -232,7 +252,7 @@ def _work(state: State) -> Callable[[web.Request], Any]:
 
     def ended(task: asyncio.Task[None]) -> None:
         going.discard(task)
-        if not task.cancelled() and (error := task.exception()):
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
             state.errors.append(error)
 
     async def work(request: web.Request) -> web.Response:

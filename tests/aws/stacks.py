@@ -1,13 +1,14 @@
 """The account's side of eksctl: what CloudFormation does once it was asked, whether or not eksctl still lives.
 
-A stack's real resources are made in moto at once; its story (statuses and events over time) is told from the clock, so
-that people who poll see CREATE_IN_PROGRESS, then COMPLETE or a failure. What CloudFormation's templates would hold beyond
-what moto can make (the control plane, node groups, instances) is made through moto's other calls.
+A stack's real resources are made in moto at once. Its story (statuses and events over time) is told from the clock, which
+starts when moto has made it: people who poll see CREATE_IN_PROGRESS, then COMPLETE or a failure. What moto's
+CloudFormation cannot make (the control plane, managed groups and their instances) is made through moto's other calls.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 import uuid
@@ -16,9 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.aws.lacking import REGION, image
+from tests.aws.templates import auto_scaling, cluster_template, group_template, role, specified, tags_of
 
 STACK = "AWS::CloudFormation::Stack"
-EKSCTL = "0.230.0"
+DEVICE = "/dev/xvda"
+"""An instance's disk; not /dev/sda1, where moto puts one of its own."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +134,13 @@ class Stacks:
         with self._turn:
             self.stories[stack] = _told(stack, seconds, parts, failing)
             if failing:
-                self._stack(stack, {"Resources": {"ServiceRole": _role("eks")}}, tags)
+                self._stack(stack, {"Resources": {"ServiceRole": role("eks")}}, tags)
+                self.stories[stack].began = time.time()
                 return
-            outputs = self._stack(stack, _cluster_template(stack), tags)
+            outputs = self._stack(stack, cluster_template(stack), tags)
             group = self.client("ec2").create_security_group(
                 GroupName=f"eks-cluster-sg-{name}-{uuid.uuid4().int % 10**10}", VpcId=outputs["VPC"],
-                Description="EKS created security group", TagSpecifications=_specified(["security-group"], {
+                Description="EKS created security group", TagSpecifications=specified(["security-group"], {
                     f"kubernetes.io/cluster/{name}": "owned", "aws:eks:cluster-name": name}))["GroupId"]
             self.client("eks").create_cluster(
                 name=name, version=str(metadata["version"]), roleArn=outputs["ServiceRoleARN"],
@@ -150,6 +154,7 @@ class Stacks:
                                    "ca": asked.get("ca"), "subnets": outputs["SubnetsPublic"].split(",")}
             if asked.get("log_group"):
                 self.client("logs").create_log_group(logGroupName=f"/aws/eks/{name}/cluster")
+            self.stories[stack].began = time.time()
 
     def make_group(self, asked: dict[str, Any]) -> None:
         """A node group. `asked`: config, group (its entry), managed, seconds, and failing {reason, status} if its stack fails.
@@ -165,14 +170,18 @@ class Stacks:
         failing = asked.get("failing")
         with self._turn:
             self.stories[stack] = _told(stack, seconds, [("NodeInstanceRole", "AWS::IAM::Role"), part], failing)
-            template = _group_template(stack, self.clusters[name]["vpc"]["vpcId"])
+            template = group_template(stack, self.clusters[name]["vpc"]["vpcId"])
             if not managed and not failing:
-                template["Resources"] |= _auto_scaling(stack, self._launch(config, group, managed, tags), group, asked.get("starved"),
-                                                       self.clusters[name]["subnets"])
+                template["Resources"] |= auto_scaling(
+                    stack, self._launch(config, group, tags), group, asked.get("starved"), self.clusters[name]["subnets"])
             outputs = self._stack(stack, template, tags)
-            if failing or not managed:
+            self.stories[stack].began = time.time()
+            if failing:
+                return
+            if not managed:
                 if reason := asked.get("starved"):
                     self.starved[stack] = reason
+                self._disks(self._instances(name, group["name"]), tags)
                 return
             self.client("eks").create_nodegroup(
                 clusterName=name, nodegroupName=group["name"], nodeRole=outputs["InstanceRoleARN"],
@@ -181,34 +190,60 @@ class Stacks:
                                "desiredSize": group["desiredCapacity"]}, tags=tags)
             self.client("ec2").run_instances(
                 MinCount=group["desiredCapacity"], MaxCount=group["desiredCapacity"], SubnetId=self.clusters[name]["subnets"][0],
-                **self._launch(config, group, managed, tags))
+                **self._launch(config, group, tags))
 
-    def _launch(self, config: dict[str, Any], group: dict[str, Any], managed: bool, tags: dict[str, str]) -> dict[str, Any]:
+    def _launch(self, config: dict[str, Any], group: dict[str, Any], tags: dict[str, str]) -> dict[str, Any]:
         """How an instance of the group is started, for RunInstances and for a launch template."""
         name, version = config["metadata"]["name"], str(config["metadata"]["version"])
         return {"ImageId": group.get("ami") or image(group.get("amiFamily", "AmazonLinux2023"), version),
                 "InstanceType": group["instanceType"],
                 "SecurityGroupIds": [self.clusters[name]["vpc"]["clusterSecurityGroupId"]],
-                "BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": {
+                "BlockDeviceMappings": [{"DeviceName": DEVICE, "Ebs": {
                     "VolumeSize": group.get("volumeSize", 80), "VolumeType": "gp3", "DeleteOnTermination": True}}],
-                "TagSpecifications": _specified(["instance", "volume"], tags | {
+                "TagSpecifications": specified(["instance", "volume"], tags | {
                     f"kubernetes.io/cluster/{name}": "owned", "Name": f"{name}-{group['name']}-Node",
                     "aws:cloudformation:stack-name": f"eksctl-{name}-nodegroup-{group['name']}"})}
+
+    def _instances(self, cluster: str, group: str) -> list[str]:
+        found = self.client("ec2").describe_instances(Filters=[
+            {"Name": "tag:alpha.eksctl.io/nodegroup-name", "Values": [group]},
+            {"Name": "tag:alpha.eksctl.io/cluster-name", "Values": [cluster]}])
+        return [i["InstanceId"] for r in found["Reservations"] for i in r["Instances"]]
+
+    def _disks(self, instances: list[str], tags: dict[str, str]) -> None:
+        """moto's auto scaling groups forget the tags of disks, and give each instance a disk more than its template says."""
+        ec2 = self.client("ec2")
+        for instance in instances:
+            for disk in ec2.describe_volumes(Filters=[{"Name": "attachment.instance-id", "Values": [instance]}])["Volumes"]:
+                if disk["Attachments"][0]["Device"] == DEVICE:
+                    ec2.create_tags(Resources=[disk["VolumeId"]], Tags=[{"Key": k, "Value": v} for k, v in tags.items()])
+                else:
+                    ec2.detach_volume(VolumeId=disk["VolumeId"], InstanceId=instance)
+                    ec2.delete_volume(VolumeId=disk["VolumeId"])
+
+    def delete(self, stack: str) -> None:
+        """What goes with a stack (name or id) that somebody deletes without eksctl, besides what moto knows to be in it."""
+        name = stack.rpartition(":stack/")[2].partition("/")[0]
+        if of_group := re.fullmatch(r"eksctl-(.+)-nodegroup-(.+)", name):
+            self.delete_group(of_group[1], of_group[2])
+        elif of_cluster := re.fullmatch(r"eksctl-(.+)-cluster", name):
+            self.delete_cluster(of_cluster[1])
+        self.stories.pop(name, None)
 
     def delete_group(self, cluster: str, group: str) -> None:
         """What is left of a node group goes: instances, the managed group, the stack and its story."""
         stack = f"eksctl-{cluster}-nodegroup-{group}"
         with self._turn:
             ec2, eks = self.client("ec2"), self.client("eks")
-            found = ec2.describe_instances(Filters=[{"Name": "tag:alpha.eksctl.io/nodegroup-name", "Values": [group]},
-                                                    {"Name": "tag:alpha.eksctl.io/cluster-name", "Values": [cluster]}])
-            if ids := [i["InstanceId"] for r in found["Reservations"] for i in r["Instances"]]:
-                ec2.terminate_instances(InstanceIds=ids)
+            instances = self._instances(cluster, group)
             clusters = eks.list_clusters()["clusters"]
             if cluster in clusters and group in eks.list_nodegroups(clusterName=cluster)["nodegroups"]:
                 eks.delete_nodegroup(clusterName=cluster, nodegroupName=group)
             self.client("cloudformation").delete_stack(StackName=stack)
+            if instances:
+                ec2.terminate_instances(InstanceIds=instances)
             self.stories.pop(stack, None)
+            self.starved.pop(stack, None)
 
     def delete_cluster(self, cluster: str) -> None:
         """The control plane, its security group, the VPC and the stack. A log group stays, as it does on AWS."""
@@ -245,71 +280,3 @@ class Stacks:
             Tags=[{"Key": k, "Value": v} for k, v in tags.items()])["StackId"]
         (made,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
         return {output["OutputKey"]: output["OutputValue"] for output in made.get("Outputs", ())}
-
-
-def tags_of(config: dict[str, Any]) -> dict[str, str]:
-    """What eksctl puts on every stack of a cluster: its own tags and the file's."""
-    name = config["metadata"]["name"]
-    return {"alpha.eksctl.io/cluster-name": name, "eksctl.cluster.k8s.io/v1alpha1/cluster-name": name,
-            "alpha.eksctl.io/cluster-oidc-enabled": "false", "alpha.eksctl.io/eksctl-version": EKSCTL,
-            **{k: str(v) for k, v in (config["metadata"].get("tags") or {}).items()}}
-
-
-def _specified(types: Sequence[str], tags: dict[str, str]) -> list[dict[str, Any]]:
-    return [{"ResourceType": one, "Tags": [{"Key": k, "Value": v} for k, v in tags.items()]} for one in types]
-
-
-def _role(service: str) -> dict[str, Any]:
-    return {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": {"Version": "2012-10-17", "Statement": [
-        {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": f"{service}.amazonaws.com"}}]}}}
-
-
-def _outputs(stack: str, **values: Any) -> dict[str, Any]:
-    return {key: {"Value": value, "Export": {"Name": f"{stack}::{key}"}} for key, value in values.items()}
-
-
-def _cluster_template(stack: str) -> dict[str, Any]:
-    zones = ("a", "b", "c")
-    named = {"Tags": [{"Key": "Name", "Value": f"{stack}/VPC"}]}
-    return {"Resources": {
-        "VPC": {"Type": "AWS::EC2::VPC", "Properties": {"CidrBlock": "192.168.0.0/16", **named}},
-        **{f"SubnetPublic{z}": {"Type": "AWS::EC2::Subnet", "Properties": {
-            "VpcId": {"Ref": "VPC"}, "CidrBlock": f"192.168.{32 * i}.0/19",
-            "AvailabilityZone": {"Fn::Sub": f"${{AWS::Region}}{z}"}}} for i, z in enumerate(zones)},
-        "InternetGateway": {"Type": "AWS::EC2::InternetGateway"},
-        "VPCGatewayAttachment": {"Type": "AWS::EC2::VPCGatewayAttachment", "Properties": {
-            "VpcId": {"Ref": "VPC"}, "InternetGatewayId": {"Ref": "InternetGateway"}}},
-        "NATIP": {"Type": "AWS::EC2::EIP", "Properties": {"Domain": "vpc"}},
-        "NATGateway": {"Type": "AWS::EC2::NatGateway", "Properties": {
-            "SubnetId": {"Ref": "SubnetPublica"}, "AllocationId": {"Fn::GetAtt": ["NATIP", "AllocationId"]}}},
-        **{group: {"Type": "AWS::EC2::SecurityGroup", "Properties": {
-            "GroupDescription": group, "VpcId": {"Ref": "VPC"}}}
-           for group in ("ControlPlaneSecurityGroup", "ClusterSharedNodeSecurityGroup")},
-        "ServiceRole": _role("eks"),
-    }, "Outputs": _outputs(
-        stack, VPC={"Ref": "VPC"}, SubnetsPublic={"Fn::Join": [",", [{"Ref": f"SubnetPublic{z}"} for z in zones]]},
-        SecurityGroup={"Ref": "ControlPlaneSecurityGroup"}, SharedNodeSecurityGroup={"Ref": "ClusterSharedNodeSecurityGroup"},
-        ServiceRoleARN={"Fn::GetAtt": ["ServiceRole", "Arn"]}, ClusterStackName=stack, FeatureNATMode="Single",
-        Address={"Fn::GetAtt": ["NATIP", "AllocationId"]})}
-
-
-def _auto_scaling(stack: str, launch: dict[str, Any], group: dict[str, Any], starved: str | None,
-                  subnets: list[str]) -> dict[str, Any]:
-    """A self-managed group's launch template and auto scaling group; moto starts its instances at once."""
-    wanted = 0 if starved else group["desiredCapacity"]
-    return {
-        "NodeGroupLaunchTemplate": {"Type": "AWS::EC2::LaunchTemplate", "Properties": {
-            "LaunchTemplateName": stack, "LaunchTemplateData": launch}},
-        "NodeGroup": {"Type": "AWS::AutoScaling::AutoScalingGroup", "Properties": {
-            "MinSize": str(min(wanted, group.get("minSize", 0))), "MaxSize": str(group.get("maxSize", 2)),
-            "DesiredCapacity": str(wanted), "VPCZoneIdentifier": subnets[:1],
-            "LaunchTemplate": {"LaunchTemplateId": {"Ref": "NodeGroupLaunchTemplate"}, "Version": {
-                "Fn::GetAtt": ["NodeGroupLaunchTemplate", "LatestVersionNumber"]}},
-            "Tags": [{**tag, "PropagateAtLaunch": "true"} for tag in launch["TagSpecifications"][0]["Tags"]]}}}
-
-
-def _group_template(stack: str, vpc: str) -> dict[str, Any]:
-    return {"Resources": {
-        "NodeInstanceRole": _role("ec2"),
-        "SG": {"Type": "AWS::EC2::SecurityGroup", "Properties": {"GroupDescription": stack, "VpcId": vpc}},
-    }, "Outputs": _outputs(stack, InstanceRoleARN={"Fn::GetAtt": ["NodeInstanceRole", "Arn"]})}

@@ -185,6 +185,19 @@ def test_what_aws_refuses_is_told_alike(
     assert not (tmp_path / "k").exists()
 
 
+def test_a_failed_control_plane_makes_it_panic(
+        aws: Aws, real: str, stand_in: StandIn, file: Path, tmp_path: Path) -> None:
+    """With a stack and no control plane it ends 1, and with --force it crashes: only CloudFormation can delete that stack."""
+    stand_in.set(fail={"control-plane": {"reason": "limit exceeded"}})
+    call(aws, stand_in.program, "create", "cluster", f"--config-file={file}", home=tmp_path)
+    for extra, code, said in (((), 1, "No cluster found for name"), (("--force",), 2, "panic: runtime error")):
+        for program in (real, stand_in.program):
+            done = call(aws, program, "delete", "cluster", "--name=gpu-cluster", "--region=eu-central-1", "--wait", *extra,
+                        home=tmp_path)
+            assert done.returncode == code
+            assert said in done.stderr
+
+
 K = Path("k")
 BUILT = [Eksctl().create_cluster(Path("FILE"), K), Eksctl().create_nodegroup(Path("FILE"), "gpu-workers", "cpu-workers"),
          Eksctl().create_addon("coredns", "c", "eu-central-1"), Eksctl().delete_nodegroup("g", "c", "eu-central-1"),

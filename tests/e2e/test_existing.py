@@ -36,9 +36,9 @@ kind: Deployment
 metadata: {name: dolly-v2-deployment, namespace: default}
 spec:
   replicas: 1
-  selector: {matchLabels: {app: theirs}}
+  selector: {matchLabels: {app: dolly-v2, owner: somebody}}
   template:
-    metadata: {labels: {app: theirs}}
+    metadata: {labels: {app: dolly-v2, owner: somebody}}
     spec: {containers: [{name: theirs, image: example/theirs:1}]}
 """
 
@@ -93,6 +93,7 @@ def test_ten_tokens_on_a_cluster_of_somebody_and_nothing_of_it_stays(checkout: C
     secret = yaml.safe_load(own.read_text())["users"][0]["user"]["client-key-data"]
     assert own.stat().st_mode & 0o777 == 0o600
     assert b"elsewhere" not in own.read_bytes()
+    guest(checkout, "guest", "--until", "preflight")
     for stages in (("--from", "nodes", "--until", "model"), ("--from", "taint", "--until", "next_token")):
         guest(checkout, "guest", *stages, "-p", f"chart={CHART}", "-p", "weights=volume")
     plans: dict[str, list[int]] = {}

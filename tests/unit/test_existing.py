@@ -225,7 +225,8 @@ def test_a_node_belongs_to_the_group_whose_selector_picks_it(guest: Callable[...
     assert groups(adopted, pool="gpu") == ("pool=gpu", True)
     assert groups(adopted, pool="cpu") == ("", False)
     assert groups(file, **{"alpha.eksctl.io/nodegroup-name": "gpu-workers"}) == ("gpu-workers", True)
-    assert groups(file, **{"eks.amazonaws.com/nodegroup": "cpu-workers"}) == ("cpu-workers", False)
+    assert groups(file, **{"alpha.eksctl.io/nodegroup-name": "cpu-workers"}) == ("cpu-workers", False)
+    assert groups(file, **{"eks.amazonaws.com/nodegroup": "gpu-workers"}) == ("gpu-workers", True)
     assert groups(file, **{"eks.amazonaws.com/nodegroup": "unknown"}) == ("unknown", False)
 
 
@@ -370,6 +371,27 @@ def test_what_is_left_of_the_run_fails_the_teardown(guest: Callable[..., Guest])
     assert states(run) == {
         "the run's Deployment is gone": "fail", "the run's release is gone": "fail", "the chart's CRDs are gone": "warn",
         "what others have in the cluster is there": "unknown", "the run's own kubeconfig is gone": "fail"}
+
+
+def test_what_may_not_be_listed_is_unknown_and_never_ours(guest: Callable[..., Guest]) -> None:
+    from kubernetes.client import ApiException
+
+    def refused(**options: Any) -> Any:
+        raise ApiException(status=403)
+
+    run = guest("gpu_operator")
+    run.api.list_namespace = refused  # type: ignore[method-assign]
+    gpu_operator._note(run, "gpu-operator", None)
+    argv = ["upgrade", "--install", "gpu-operator"]
+    run.journal.append("intent", id="i", stage="gpu_operator", changes=True, shown="", argv=argv)
+    assert gpu_operator.made(run)
+    assert not gpu_operator.made_namespace(run)
+    run = guest()
+    run.api.list_namespace = refused  # type: ignore[method-assign]
+    assert shown(run) == [f"rm -f {run.kubeconfig}"]
+    found = states(run)
+    assert found["the chart's CRDs are gone"] == "unknown"
+    assert found["what others have in the cluster is there"] == "unknown"
 
 
 def test_what_was_there_before_is_not_counted_as_left(guest: Callable[..., Guest]) -> None:

@@ -28,28 +28,35 @@ MOST_HOURS = 24 * 31
 
 @dataclass(frozen=True)
 class Agreement:
-    """`expires`: when everything should be gone; `began`: when the first thing was made, None before that."""
+    """`expires`: when everything should be gone; `began`: when the first thing was made, None before that; `ended`: when
+    all was gone again.
+    """
 
     owner: str
     budget: float
     expires: dt.datetime
     bill: Bill
     began: dt.datetime | None = None
+    ended: dt.datetime | None = None
 
     @classmethod
-    def of(cls, journal: Journal) -> Agreement | None:
-        """The run's, None when nobody agreed to anything."""
-        told, began = journal.last(KIND), None
-        if told is None:
-            return None
+    def of(cls, journal: Journal, *, past: bool = False) -> Agreement | None:
+        """The run's, None when nobody agreed to anything; with `past` also that of a run which was torn down."""
+        told, began, ended = None, None, None
         for record in journal.records():
-            if record["kind"] == "intent" and record["time"] >= told["time"] and makes(record):
+            if record["kind"] == KIND:
+                told, began, ended = record, None, None
+            elif told and record["kind"] == "intent" and makes(record):
                 began = began or dt.datetime.fromisoformat(record["time"])
-        return cls(told["owner"], told["budget"], dt.datetime.fromisoformat(told["expires"]), Bill.from_json(told["bill"]), began)
+            elif told and record["kind"] == "run" and record["state"] == "finished":
+                told, ended = told if past else None, ended or dt.datetime.fromisoformat(record["time"])
+        return None if told is None else cls(told["owner"], told["budget"], dt.datetime.fromisoformat(told["expires"]),
+                            Bill.from_json(told["bill"]), began, ended)
 
     def cost(self, now: dt.datetime) -> Cost:
         """US dollars so far, an estimate that rather says too much."""
-        return bill.so_far(self.bill, self.began or now, now)
+        end = self.ended or now
+        return bill.so_far(self.bill, self.began or end, end)
 
     def tags(self, run_id: str) -> dict[str, str]:
         return tags.of_run(run_id, self.owner, self.expires)

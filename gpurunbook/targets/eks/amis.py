@@ -116,7 +116,8 @@ def visible(account: Account, image_id: str, *, parameter: str = "", release_ver
         if error.absent or error.code in ("InvalidAMIID.Unavailable", "InvalidAMIID.Malformed"):
             return None
         raise
-    return _image(found[0], parameter, release_version) if found else None
+    shown = next((item for item in found if item["ImageId"] == image_id), None)
+    return _image(shown, parameter, release_version) if shown else None
 
 
 def _image(item: Mapping[str, Any], parameter: str, release_version: str) -> Image:
@@ -149,13 +150,13 @@ def of_group(account: Account, group: NodeGroup, kubernetes: str) -> Image:
     return look_up(account, kubernetes, group.ami_family, gpu=group.gpu, arch=arch)
 
 
-def check(image: Image, group: NodeGroup, kubernetes: str, today: dt.date) -> Check:
+def check(image: Image, group: NodeGroup, kubernetes: str, today: dt.date, *, region: str) -> Check:
     """Does the image fit the group: is it usable, of the right variant, version and size?"""
     name = f"{group.name}: image"
     how = f"{'pinned' if not image.parameter else group.ami_family} {image.id} {image.name}"
     evidence = f"{how}, made {image.created}" if image.created else how
     new = (f"delete the line `ami: {image.id}` in cluster.yaml" if not image.parameter
-           else f"gpurunbook ami --region REGION --kubernetes {kubernetes} --family AmazonLinux2023, then set that amiFamily")
+           else _try_another(region, kubernetes, group.ami_family))
     if image.state != "available":
         return Check(name, "fail", f"{evidence}: its state is {image.state or 'unknown'}", new, LATER)
     if image.root_gib > group.volume_gib:

@@ -154,7 +154,7 @@ def _rules(account: Account, cluster: ClusterConfig, who: Future[dict[str, str]]
             rule(f"{group.name}: instance type", REFUSED, lambda: instance_types.known(group, types.result(), account.region)),
             rule(f"{group.name}: {group.instance_type} is offered", "10 to 25 min, then a group that failed",
                  lambda: instance_types.offered(group, offers.result(), group.zones or asked, zones.result())),
-            rule(f"{group.name}: image", amis.LATER, lambda: _image(group, found, cluster.version, today))]
+            rule(f"{group.name}: image", amis.LATER, lambda: _image(group, found, cluster.version, today, account.region))]
         if instance_types.newest_gpu(group):
             rules.append(rule(f"{group.name}: the driver knows the GPU", "25 min, then a node without a GPU to give",
                               lambda: instance_types.driver(group, found.result().text)))
@@ -229,9 +229,9 @@ def _permitted(account: Account, who: Future[dict[str, str]], cluster: str) -> C
     return permissions.check([result for answer in answers for result in answer.result()], sum(map(len, asked.values())))
 
 
-def _image(group: NodeGroup, found: Future[amis.Image], kubernetes: str, today: dt.date) -> Check:
+def _image(group: NodeGroup, found: Future[amis.Image], kubernetes: str, today: dt.date, region: str) -> Check:
     try:
-        return amis.check(found.result(), group, kubernetes, today)
+        return amis.check(found.result(), group, kubernetes, today, region=region)
     except AwsError:
         raise
     except RunbookError as error:

@@ -7,6 +7,7 @@ comes back is held against the same filters again, so that a price is only belie
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import os
 import queue
@@ -122,7 +123,7 @@ def look_up(account: Account, wanted: Sequence[Item], *, today: dt.date, cache: 
     """
     if not REGION.fullmatch(account.region):  # it becomes the name of a file
         return Prices(account.region, today, {item: Price(None, reason=f"{account.region!r} is no region") for item in wanted})
-    file = (cache or platformdirs.user_cache_path("gpurunbook") / "prices") / f"{account.region}.json"
+    file = (cache or _cache()) / f"{account.region}.json"
     kept = {item: price for item, price in _read(file, account.region).items() if price.read and price.read <= today}
     fresh = {item: price for item, price in kept.items() if (today - (price.read or today)).days <= FRESH_DAYS}
     answered, failed = _ask(account, [i for i in dict.fromkeys(wanted) if i not in fresh], today, seconds)
@@ -261,6 +262,13 @@ def _decimal(text: str) -> Decimal:
     if not amount.is_finite() or amount < 0:
         raise ValueError(text)
     return amount
+
+
+def _cache() -> Path:
+    """The user's; prices of an endpoint that is not AWS's own (a stand-in, a proxy) are kept apart from AWS's."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+    kept = platformdirs.user_cache_path("gpurunbook") / "prices"
+    return kept / hashlib.sha256(endpoint.encode()).hexdigest()[:8] if endpoint else kept
 
 
 def _read(file: Path, region: str) -> dict[Item, Price]:

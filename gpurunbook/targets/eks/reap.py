@@ -116,13 +116,23 @@ def _clusters(account: Account) -> list[Tagged]:
 
 def _stacks(account: Account) -> list[Tagged]:
     return [Tagged(one["StackId"], tags.flat(one.get("Tags")))
-            for one in account.pages("cloudformation", "describe_stacks", "Stacks") if one["StackStatus"] != "DELETE_COMPLETE"]
+            for one in account.pages("cloudformation", "describe_stacks", "Stacks")]
 
 
 def _anything(account: Account) -> list[Tagged]:
     filters: list[dict[str, Any]] = [{"Key": tags.RUN}]
-    return [Tagged(one["ResourceARN"], tags.flat(one.get("Tags")))
-            for one in account.pages("resourcegroupstaggingapi", "get_resources", "ResourceTagMappingList", TagFilters=filters)]
+    found = [Tagged(one["ResourceARN"], tags.flat(one.get("Tags")))
+             for one in account.pages("resourcegroupstaggingapi", "get_resources", "ResourceTagMappingList", TagFilters=filters)]
+    over: set[str] = set()
+    if any(":instance/" in one.arn for one in found):
+        ended = [{"Name": "instance-state-name", "Values": ["shutting-down", "terminated"]}]
+        over |= {instance["InstanceId"] for row in account.pages("ec2", "describe_instances", "Reservations", Filters=ended)
+                 for instance in row["Instances"]}
+    if any(":natgateway/" in one.arn for one in found):
+        over |= {gateway["NatGatewayId"] for gateway in account.pages("ec2", "describe_nat_gateways", "NatGateways")
+                 if gateway["State"] in ("deleting", "deleted")}
+    # What is over stays listed with its tags for about an hour.
+    return [one for one in found if one.arn.rpartition("/")[2] not in over]
 
 
 def _length(span: dt.timedelta) -> str:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from gpurunbook.config import NodeGroup
 
-HUB, HUB_HOST = "docker.io", "registry-1.docker.io"
+HUB = "docker.io"
+HUB_HOST = f"registry-1.{HUB}"
 """Where a reference without a host points, and the host that answers for it."""
 INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
@@ -214,7 +215,8 @@ def _from_ecr(account: Account, host: re.Match[str], reference: Reference, name:
 
 
 def check(found: Found) -> Check:
-    return Check(NAME, "pass", f"{found.reference}: {found.size / 1e9:.1f} GB in {found.layers} layers, the largest "
+    layers = f"{found.layers} layer{'s' * (found.layers != 1)}"
+    return Check(NAME, "pass", f"{found.reference}: {found.size / 1e9:.1f} GB in {layers}, the largest "
                                f"{found.largest / 1e9:.1f} GB ({found.platform})", "", LATER)
 
 

@@ -19,12 +19,12 @@ from gpurunbook.errors import CommandFailed, RunbookError
 from gpurunbook.journal import Journal
 from gpurunbook.plan import Check, Plan
 from gpurunbook.programs.eksctl import Eksctl
-from gpurunbook.targets import ClusterState, Target, Wishes
-from gpurunbook.targets.eks import (agreement, bill, derived, facts, failures, leftovers, ownership, prices, resume, stacks,
-                                    trial)
+from gpurunbook.targets import ClusterState, Spent, Target, Wishes
+from gpurunbook.targets.eks import agreement, bill, derived, facts, failures, leftovers, ownership, prices, resume, stacks, trial
 from gpurunbook.targets.eks.account import Account, AwsError
 from gpurunbook.targets.eks.agreement import Agreement
 from gpurunbook.targets.eks.facts import EksState, Facts
+from gpurunbook.targets.eks.watching import watching
 
 if TYPE_CHECKING:
     from gpurunbook.config import ClusterConfig
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 15.0
 """How often a waiting stage asks AWS whether it can still succeed."""
+OTHERWISE = "the rest can go all the same; what stays is named at the end, and another teardown tries it again"
 STAYS = "keep this machine awake: eksctl runs on it"
 
 
@@ -94,9 +95,23 @@ class Eks(Target):
             if part.state == "failed":
                 raise RunbookError(f"{part.name}: {part.evidence}", where="aws cloudformation describe-stack-events",
                                    next="run notebooks/02_provision.ipynb again: it makes anew what failed")
+        for stack in (s for s in found.stacks if s.kind == "nodegroup"):
+            failure = failures.classify([], health=failures.launches(self.account(run.cluster.region), stack.id))
+            if failure:
+                raise RunbookError(f"node group {stack.group}: {failure.kind}: {failure.message}", where=stack.name,
+                                   next=failures.advice(replace(failure, group=stack.group), cluster_zones=found.zones))
 
     def estimate(self, cluster: ClusterConfig) -> bill.Bill:
         return agreement.estimate(self.account(cluster.region), cluster, hours=1, today=_now().date())
+
+    def spent(self, folder: Path) -> Spent | None:
+        agreed = Agreement.of(Journal(folder), past=True)
+        if agreed is None or agreed.began is None:
+            return None
+        end = agreed.ended or _now()
+        return Spent(f"about {agreed.cost(end)} of ${agreed.budget:,.2f} in {(end - agreed.began).total_seconds() / 3600:.2f} h"
+                     f"{'' if agreed.ended else ', and counting'}", tuple(tuple(map(str, row)) for row in agreed.bill.table.rows),
+                     bill.LEFT_OUT)
 
     def begun(self, folder: Path) -> bool:
         return Agreement.of(Journal(folder)) is not None
@@ -157,8 +172,9 @@ class Eks(Target):
 
         def blocked(line: str) -> None:
             live.last = line
+            run.journal.append("event", stage=run.stage, line=line, status="BLOCKED")
 
-        with stacks.Follower(self.account(run.cluster.region), _cluster_of(command, run), tell, blocked=blocked):
+        with watching(self.account(run.cluster.region), _cluster_of(command, run), tell, blocked):
             yield
 
     def explain(self, run: Run, result: Result) -> RunbookError | None:
@@ -172,7 +188,8 @@ class Eks(Target):
         with suppress(AwsError):  # what eksctl printed is then all there is
             for stack in stacks.of_cluster(account, name):
                 events += stacks.events(account, stack.id)
-                health += failures.health(account, name, stack.group) if stack.group else []
+                if stack.group:
+                    health += [*failures.launches(account, stack.id), *failures.health(account, name, stack.group)]
             zones = facts.read(account, name).zones
         failure = failures.classify(events, output=result.stdout + result.stderr, health=health)
         if failure is None:
@@ -188,19 +205,17 @@ class Eks(Target):
             return run.plan((), f"AWS has no cluster {cluster.name}, and no stack of it")
         self._ours(run, found)
         self._record(run)
-        commands = [resume.wait(s, cluster.region) for s in found.stacks if s.status == "DELETE_IN_PROGRESS"]
-        if found.status != "DELETING" or any(s.status != "DELETE_IN_PROGRESS" for s in found.stacks):
-            commands.append(self._eksctl(run).delete_cluster(cluster.name, cluster.region))
+        commands = resume.remove(found, cluster.name, cluster.region, self._eksctl(run))
         return run.plan(commands, "the node groups, the control plane, and their stacks with all that is in them")
 
     def sweep(self, run: Run) -> Plan:
         from gpurunbook.targets.eks import sweep
         found = self._leftovers(run)
-        commands = sweep.commands(found.leftovers)
+        commands = [replace(command, otherwise=OTHERWISE) for command in sweep.commands(found.leftovers)]
         if run.kubeconfig.exists():
             commands.append(Command(("rm", "-f", str(run.kubeconfig)), why="remove the run's kubeconfig, last of all", limit=10))
         return run.plan(commands, f"{len(found.leftovers)} thing(s) of this cluster outlived it" if found.leftovers
-                        else "eksctl left nothing of this cluster behind", notes=[found.table] if found.leftovers else [])
+                        else "eksctl left nothing of this cluster behind", notes=_notes(found))
 
     def left(self, run: Run) -> list[Check]:
         # What could not be looked at may be there: that is no proof of an empty account, so it fails.
@@ -258,6 +273,12 @@ class Eks(Target):
 
     def _eksctl(self, run: Run) -> Eksctl:
         return Eksctl(run.program("eksctl"))
+
+
+def _notes(found: leftovers.Found) -> list[show.Table]:
+    rows = [(thing.kind, leftovers.short(thing), reason) for thing, reason in found.spared]
+    return ([found.table] if found.leftovers else []) + (
+        [show.Table(("kind", "id", "left alone because"), rows, "looks like ours, and is not touched")] if rows else [])
 
 
 def _works_on_stacks(command: Command) -> bool:

@@ -12,7 +12,7 @@ from gpurunbook.errors import RunbookError
 from gpurunbook.plan import Plan
 from gpurunbook.programs.eksctl import Eksctl
 from gpurunbook.targets import Wishes
-from gpurunbook.targets.eks import agreement, facts, tags
+from gpurunbook.targets.eks import agreement, facts, resume, tags
 from gpurunbook.targets.eks.account import Account
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def plan(run: Run, account: Account, eksctl: Eksctl, name: str, wishes: Wishes, 
                            where=f"eksctl get cluster --name {name} --region {region}",
                            next="give another name: -p account_check=cluster-2")
     if found.anything:
-        return run.plan([delete], f"an interrupted account check left {name}: delete it")
+        return run.plan(resume.remove(found, name, region, eksctl), f"an interrupted account check left {name}: delete it")
     told = run.journal.last("trial", name=name)
     if told and told["state"] == "planned" and _deleted(run, name):
         return run.plan((), f"the account was tried with {name} in this run, and {name} is gone again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import boto3
 import pytest
@@ -20,7 +21,8 @@ def answers() -> Answers:
 
 
 @pytest.fixture
-def account(answers: Answers) -> Iterator[Account]:
-    """An account in eu-central-1; `account.call` writes to it too, to seed it."""
+def account(answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    """An account in eu-central-1; `account.call` writes to it too, to seed it. Its prices are not kept for the user."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with mock_aws():
         yield Account(REGION, answers.install(boto3.Session()))

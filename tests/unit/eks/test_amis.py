@@ -52,6 +52,8 @@ def test_the_newest_image_is_named_by_ssm_and_shown_by_ec2(account: Account, ans
     assert found.parameter == amis.parameter("1.36", "AmazonLinux2023")[0]
     ubuntu = amis.look_up(account, "1.36", "Ubuntu2404")
     assert (ubuntu.id, ubuntu.release_version) == ("ami-0a11ce0000000ub24", "20261105")
+    asked = [params for _, name, params in answers.calls if name == "get_parameters"]
+    assert [len(params["Names"]) for params in asked] == [2, 1]  # Canonical names no release version
 
 
 def test_an_image_that_ssm_names_and_ec2_does_not_show_is_no_image(account: Account, answers: Answers) -> None:
@@ -130,7 +132,7 @@ def test_the_variant_follows_the_type(account: Account, answers: Answers, instan
      "made for another version than 1.36"),
     ({"name": "ubuntu-eks/k8s_1.36/images/hvm-ssd-gp3/ubuntu-noble-24.04-amd64-server-20261105"}, {}, "pass", "")])
 def test_the_image_fits_the_group(image: dict[str, Any], other: dict[str, Any], state: str, evidence: str) -> None:
-    found = amis.check(replace(NVIDIA, **image), group(**other), "1.36", TODAY)
+    found = amis.check(replace(NVIDIA, **image), group(**other), "1.36", TODAY, region="eu-central-1")
     assert found.state == state, found
     assert evidence in found.evidence
     assert found.later == amis.LATER
@@ -138,11 +140,12 @@ def test_the_image_fits_the_group(image: dict[str, Any], other: dict[str, Any], 
 
 def test_any_variant_serves_a_cpu_group() -> None:
     standard = replace(NVIDIA, name="amazon-eks-node-al2023-x86_64-standard-1.36-v20261112")
-    assert amis.check(standard, group(instance_type="m5.xlarge", **AL2023), "1.36", TODAY).state == "pass"
+    assert amis.check(standard, group(instance_type="m5.xlarge", **AL2023), "1.36", TODAY, region="eu-central-1").state == "pass"
 
 
 def test_a_pinned_image_is_mended_by_its_line_and_another_by_its_family() -> None:
     bad = replace(NVIDIA, name="amazon-eks-node-al2023-x86_64-standard-1.36-v20261112")
-    pinned = amis.check(replace(bad, parameter=""), group(**AL2023), "1.36", TODAY)
+    pinned = amis.check(replace(bad, parameter=""), group(**AL2023), "1.36", TODAY, region="eu-central-1")
     assert pinned.fix == "delete the line `ami: ami-1` in cluster.yaml"
-    assert amis.check(bad, group(**AL2023), "1.36", TODAY).fix.startswith("gpurunbook ami ")
+    newest = amis.check(bad, group(**AL2023), "1.36", TODAY, region="eu-central-1")
+    assert newest.fix.startswith("gpurunbook ami --region eu-central-1 --kubernetes 1.36 --family Ubuntu2404")

@@ -475,6 +475,49 @@ def test_an_instance_on_its_way_out_still_uses_its_volume_and_is_no_leftover() -
     assert spared == []
 
 
+def test_of_a_stack_that_lives_what_holds_others_gets_a_command_and_the_rest_goes_with_it(
+        account: Account, answers: Answers) -> None:
+    town = Town(account)
+    group, stack_id = town.group("in-the-stack"), "arn:aws:cloudformation:x:1:stack/s/1"
+    image = account.call("ec2", "describe_images")["Images"][0]["ImageId"]
+    [instance] = town.ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1, SubnetId=town.subnets[0])["Instances"]
+    one = {"StackName": "eksctl-gpu-cluster-nodegroup-a", "StackId": stack_id, "StackStatus": "DELETE_FAILED",
+           "CreationTime": BORN}
+    answers["cloudformation", "list_stacks"] = {"StackSummaries": [one]}
+    answers["cloudformation", "describe_stacks"] = {"Stacks": [one | {"Tags": named((tags.RUN, "r-1"))}]}
+    answers["cloudformation", "list_stack_resources"] = {"StackResourceSummaries": [
+        {"ResourceType": f"AWS::EC2::{kind}", "PhysicalResourceId": id, "LogicalResourceId": kind, "ResourceStatus": status,
+         "LastUpdatedTimestamp": BORN}
+        for kind, id, status in (("SecurityGroup", group, "DELETE_FAILED"), ("Volume", town.volume(), "DELETE_COMPLETE"),
+                                 ("Instance", instance["InstanceId"], "CREATE_COMPLETE"))]}
+    found = find(account, Mark("gpu-cluster", REGION, "r-1"))
+    assert {one.kind: one.with_stack for one in found.leftovers} == {"security group": True, "instance": False, "stack": False}
+    assert [command.shown[2] for command in sweep.commands(found.leftovers)] == ["terminate-instances", "delete-stack"]
+
+
+def test_an_instance_that_is_shutting_down_is_read_and_not_listed(account: Account, answers: Answers) -> None:
+    volume = Town(account).volume((tags.RUN, "r-1"))
+    answers["ec2", "describe_instances"] = {"Reservations": [{"Instances": [
+        {"InstanceId": f"i-{state}", "InstanceType": "g4dn.xlarge", "LaunchTime": BORN, "State": {"Name": state},
+         "Tags": named((tags.RUN, "r-1"))} for state in ("running", "shutting-down", "terminated")]}]}
+    assert {one.id for one in find(account, Mark("gpu-cluster", REGION, "r-1")).leftovers} == {"i-running", volume}
+    assert [one.id for one in inventory.instances(account, "gpu-cluster") if one.going] == ["i-shutting-down"]
+
+
+def test_volumes_and_nat_gateways_that_are_gone_are_not_read(account: Account, answers: Answers) -> None:
+    answers["ec2", "describe_volumes"] = {"Volumes": [
+        {"VolumeId": state, "State": state, "AvailabilityZone": f"{REGION}a", "Size": 1, "VolumeType": "gp3", "CreateTime": BORN}
+        for state in ("available", "in-use", "error", "deleting", "deleted")]}
+    assert [one.id for one in inventory.volumes(account, "gpu-cluster")] == ["available", "in-use", "error"]
+    answers["ec2", "describe_nat_gateways"] = {"NatGateways": [
+        {"NatGatewayId": state, "State": state, "CreateTime": BORN,
+         "NatGatewayAddresses": [{"NetworkInterfaceId": f"eni-{state}"}]}
+        for state in ("pending", "available", "deleting", "deleted")]}
+    gateways = inventory.nat_gateways(account, "gpu-cluster")
+    assert [(one.id, one.also, one.going) for one in gateways] == [
+        ("pending", ("eni-pending",), False), ("available", ("eni-available",), False), ("deleting", ("eni-deleting",), True)]
+
+
 def test_interfaces_of_aws_itself_are_not_listed(account: Account, answers: Answers) -> None:
     base = {"AvailabilityZone": f"{REGION}a", "Status": "in-use", "TagSet": named(("a", "b"))}
     answers["ec2", "describe_network_interfaces"] = {"NetworkInterfaces": [

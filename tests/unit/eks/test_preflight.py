@@ -69,7 +69,8 @@ def states(found: dict[str, Check]) -> dict[str, str]:
     return {name: check.state for name, check in found.items() if check.state != "pass"}
 
 
-def test_a_healthy_account_passes_every_rule(account: Account, answers: Answers, cluster: ClusterConfig, server: Registry) -> None:
+def test_a_healthy_account_passes_every_rule(account: Account, answers: Answers, cluster: ClusterConfig,
+                                             server: Registry) -> None:
     healthy(answers)
     found = table(account, cluster, server)
     assert states(found) == {}, found
@@ -89,7 +90,8 @@ def test_a_healthy_account_passes_every_rule(account: Account, answers: Answers,
     assert not any(check.fix for check in found.values())
 
 
-def test_a_new_accounts_gpu_quota_of_zero_fails(account: Account, answers: Answers, cluster: ClusterConfig, server: Registry) -> None:
+def test_a_new_accounts_gpu_quota_of_zero_fails(account: Account, answers: Answers, cluster: ClusterConfig,
+                                                server: Registry) -> None:
     healthy(answers)
     answers["service-quotas", "get_service_quota"] = {"Quota": {"Value": 0.0}}
     found = table(account, cluster, server)["quota: G and VT vCPUs"]
@@ -100,17 +102,20 @@ def test_types_that_run_and_the_cluster_lacks_are_looked_up(account: Account, an
                                                              server: Registry) -> None:
     healthy(answers)
     answers["ec2", "describe_instances"] = {"Reservations": [{"Instances": [
-        {"InstanceType": "g5.12xlarge"}, {"InstanceType": "m5.large"}, {"InstanceType": "g4dn.xlarge", "InstanceLifecycle": "spot"}]}]}
+        {"InstanceType": "g5.12xlarge"}, {"InstanceType": "m5.large"},
+        {"InstanceType": "g4dn.xlarge", "InstanceLifecycle": "spot"}]}]}
     found = table(account, cluster, server)
     assert found["quota: G and VT vCPUs"].evidence == "4 needed, 48 of 64 vCPUs used, 16 free"
     assert found["quota: Standard (A, C, D, H, I, M, R, T, Z) vCPUs"].evidence == "8 needed, 2 of 64 vCPUs used, 62 free"
 
 
-def test_a_spot_group_is_compared_with_the_spot_quota(account: Account, answers: Answers, tmp_path: Path, server: Registry) -> None:
+def test_a_spot_group_is_compared_with_the_spot_quota(account: Account, answers: Answers, tmp_path: Path,
+                                                      server: Registry) -> None:
     healthy(answers)
     answers["ec2", "describe_instances"] = {"Reservations": [{"Instances": [
         {"InstanceType": "m5.large", "InstanceLifecycle": "spot"}, {"InstanceType": "m5.xlarge"}]}]}
-    found = table(account, other(tmp_path, ("    instanceType: m5.xlarge\n", "    instanceType: m5.xlarge\n    spot: true\n")), server)
+    spot = other(tmp_path, ("    instanceType: m5.xlarge\n", "    instanceType: m5.xlarge\n    spot: true\n"))
+    found = table(account, spot, server)
     assert found["quota: Standard (A, C, D, H, I, M, R, T, Z) vCPUs, spot"].evidence == "8 needed, 2 of 64 vCPUs used, 62 free"
     assert "quota: Standard (A, C, D, H, I, M, R, T, Z) vCPUs" not in found
     codes = {p["QuotaCode"] for _, name, p in answers.calls if name == "get_service_quota"}
@@ -155,7 +160,8 @@ def test_a_vpc_of_ones_own_needs_no_room(account: Account, answers: Answers, tmp
 
 def test_g7_on_amazon_linux_fails(account: Account, answers: Answers, tmp_path: Path, server: Registry) -> None:
     healthy(answers)
-    g7 = other(tmp_path, ("instanceType: g4dn.xlarge", "instanceType: g7.xlarge"), ("amiFamily: Ubuntu2404", "amiFamily: AmazonLinux2023"))
+    g7 = other(tmp_path, ("instanceType: g4dn.xlarge", "instanceType: g7.xlarge"),
+               ("amiFamily: Ubuntu2404", "amiFamily: AmazonLinux2023"))
     found = table(account, g7, server)
     assert found["gpu-workers: the driver knows the GPU"].state == "fail"
     assert found["gpu-workers: instance type"].state == "fail"  # moto's region has no G7 yet
@@ -166,11 +172,11 @@ def test_g7_on_amazon_linux_fails(account: Account, answers: Answers, tmp_path: 
 def test_a_refusal_is_unknown_and_names_the_permission(account: Account, answers: Answers, cluster: ClusterConfig,
                                                        server: Registry) -> None:
     healthy(answers)
-    answers["service-quotas", "get_service_quota"] = Refusal("AccessDeniedException", "User: arn:aws:iam::123456789012:user/ada is not")
+    answers["service-quotas", "get_service_quota"] = Refusal("AccessDeniedException", "User is not authorized")
     answers["iam", "simulate_principal_policy"] = Refusal("AccessDenied")
     found = table(account, cluster, server)
     assert set(states(found).values()) == {"unknown"}
-    assert {name for name in states(found)} == {name for name in found if name.startswith("quota: ")} | {"IAM allows what eksctl does"}
+    assert set(states(found)) == {"IAM allows what eksctl does", *(name for name in found if name.startswith("quota: "))}
     assert found["quota: G and VT vCPUs"].evidence == "not allowed: servicequotas:GetServiceQuota"
     assert found["quota: G and VT vCPUs"].fix.startswith("allow servicequotas:GetServiceQuota (manifests/aws/reader.json)")
     assert found["IAM allows what eksctl does"].evidence == "not allowed: iam:SimulatePrincipalPolicy"
@@ -220,7 +226,7 @@ def test_root_is_warned_of(account: Account, answers: Answers, cluster: ClusterC
 def test_who_we_are_is_unknown_when_sts_does_not_answer() -> None:
     who: Future[dict[str, str]] = Future()
     assert preflight.credentials(who, 10).evidence == "no answer within 10 s"
-    who.set_exception(AwsError("sts:GetCallerIdentity: no route", "EndpointConnectionError", where="sts:GetCallerIdentity", next="x"))
+    who.set_exception(AwsError("no route", "EndpointConnectionError", where="sts:GetCallerIdentity", next="x"))
     assert (preflight.credentials(who, 10).state, preflight.credentials(who, 10).fix) == ("unknown", "x")
 
 
@@ -239,7 +245,8 @@ def test_an_image_that_is_not_there_fails_and_leaves_the_disk_unknown(account: A
     assert states(found) == {"the model's image is in its registry": "fail", "gpu-workers: disk": "unknown"}
 
 
-@pytest.mark.parametrize("error", [registry.NoAnswer("no network", next="x"), AwsError("no", "Throttling", where="ecr:BatchGetImage", next="x")])
+@pytest.mark.parametrize("error", [
+    registry.NoAnswer("no network", next="x"), AwsError("no", "Throttling", where="ecr:BatchGetImage", next="x")])
 def test_an_image_that_could_not_be_asked_for_is_unknown(error: RunbookError) -> None:
     found: Future[registry.Found] = Future()
     found.set_exception(error)
@@ -259,7 +266,7 @@ def test_weights_that_are_baked_in_need_no_room_of_their_own(account: Account, a
 def test_no_check_shows_the_account(account: Account, answers: Answers, cluster: ClusterConfig, server: Registry) -> None:
     healthy(answers)
     denied = "User: arn:aws:iam::123456789012:user/ada is not authorized to use account 123456789012"
-    for call in (("eks", "describe_cluster_versions"), ("ec2", "describe_addresses"), ("ssm", "get_parameters"), ("eks", "list_clusters")):
+    for call in (("eks", "describe_cluster_versions"), ("ec2", "describe_addresses"), ("eks", "list_clusters")):
         answers[call] = Refusal("InternalFailure", denied)
     image = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/irbull/dolly:0.2"
     account.call("ecr", "create_repository", repositoryName="irbull/dolly")
@@ -286,10 +293,11 @@ def test_ten_seconds_are_enough_for_slow_answers_and_one_that_hangs(account: Acc
             ("ec2", "describe_instance_types"): {"InstanceTypes": [
                 {"InstanceType": t, "VCpuInfo": {"DefaultVCpus": 4}, "MemoryInfo": {"SizeInMiB": 16384},
                  "ProcessorInfo": {"SupportedArchitectures": ["x86_64"]},
-                 "GpuInfo": {"Gpus": [{"Count": 1, "Name": "T4", "Manufacturer": "NVIDIA", "MemoryInfo": {"SizeInMiB": 16384}}]}}
+                 "GpuInfo": {"Gpus": [{"Count": 1, "Manufacturer": "NVIDIA"}]}}
                 for t in ("g4dn.xlarge", "g5.xlarge", "m5.xlarge")]},
             ("ec2", "describe_addresses"): {"Addresses": []}, ("ec2", "describe_vpcs"): {"Vpcs": []},
-            ("ec2", "describe_internet_gateways"): {"InternetGateways": []}, ("ec2", "describe_nat_gateways"): {"NatGateways": []},
+            ("ec2", "describe_internet_gateways"): {"InternetGateways": []},
+            ("ec2", "describe_nat_gateways"): {"NatGateways": []},
             ("eks", "list_clusters"): {"clusters": []}}.items():
         answers[call] = given
 
@@ -313,8 +321,7 @@ def test_ten_seconds_are_enough_for_slow_answers_and_one_that_hangs(account: Acc
     began = time.monotonic()
     found = table(account, cluster, server, limit=10.0)
     took = time.monotonic() - began
-    left = [thread for thread in threading.enumerate() if thread not in before and not isinstance(thread, threading._DummyThread)]
-    hanging = [thread for thread in left if thread.name == "preflight"]
+    hanging = [thread for thread in threading.enumerate() if thread.name == "preflight" and thread not in before]
     release.set()
     assert took < 10.5
     assert states(found) == {"quota: Elastic IP addresses": "unknown"}, states(found)
@@ -325,19 +332,8 @@ def test_ten_seconds_are_enough_for_slow_answers_and_one_that_hangs(account: Acc
         thread.join(10)
 
 
-def test_the_answer_of_one_that_was_late_is_not_waited_for(account: Account, answers: Answers, cluster: ClusterConfig,
-                                                           server: Registry) -> None:
-    healthy(answers)
-    release = threading.Event()
-    answers["eks", "describe_cluster_versions"] = lambda _: {"clusterVersions": []} if release.wait(60) else {}
-    began = time.monotonic()
-    found = table(account, cluster, server, limit=5)
-    release.set()
-    assert time.monotonic() - began < 5.5
-    assert found["EKS version"].evidence == "no answer within 5 s"
-
-
-def test_groups_that_start_without_nodes_need_no_quota(account: Account, answers: Answers, tmp_path: Path, server: Registry) -> None:
+def test_groups_that_start_without_nodes_need_no_quota(account: Account, answers: Answers, tmp_path: Path,
+                                                       server: Registry) -> None:
     healthy(answers)
     none = other(tmp_path, ("minSize: 1\n    desiredCapacity: 2", "minSize: 0\n    desiredCapacity: 0"))
     assert not [name for name in table(account, none, server) if "Standard" in name or "cpu-workers" in name]

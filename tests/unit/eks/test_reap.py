@@ -72,6 +72,8 @@ def test_it_finds_what_each_way_of_asking_knows(account: Account) -> None:
     town.interface(*expired.items())
     town.volume(("a", "b"))
     make_stack(account, "eksctl-b-cluster", "b", **tags.of_run("r-2", "bob", NOW + HOUR))
+    gone = make_stack(account, "eksctl-c-cluster", "c", **tags.of_run("r-3", "bob", NOW - HOUR))
+    account.client("cloudformation").delete_stack(StackName=gone)
     leases = reap.find(account, now=NOW)
     assert [(one.run_id, one.owner, one.cluster) for one in leases.expired] == [("r-1", "ann", "gpu-cluster")]
     assert {one.split(":")[2] for one in leases.expired[0].resources} == {"eks", "ec2"}

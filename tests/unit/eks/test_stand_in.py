@@ -110,6 +110,7 @@ def test_a_create_makes_what_eksctl_makes(aws: Aws, stand_in: StandIn, file: Pat
     assert sorted(i["InstanceType"] for i in found) == ["g4dn.xlarge", "m5.xlarge", "m5.xlarge"]
     assert all(tags(i).items() >= (RUN | {"kubernetes.io/cluster/gpu-cluster": "owned"}).items() for i in found)
     assert next(i["ImageId"] for i in found if i["InstanceType"] == "g4dn.xlarge") == image("Ubuntu2404")
+    assert all(tags(v).items() >= RUN.items() for v in aws.seen("ec2").describe_volumes()["Volumes"])
     (address,) = aws.seen("ec2").describe_addresses()["Addresses"]
     assert tags(address).items() >= RUN.items()
 
@@ -161,6 +162,20 @@ def test_a_failed_group_is_told_in_aws_words_and_can_be_remade(
     assert len(instances(aws)) == 3
 
 
+def test_a_starved_group_is_complete_and_has_no_nodes(aws: Aws, stand_in: StandIn, file: Path, given: Path) -> None:
+    stand_in.set(starve={"gpu-workers": REASON})
+    done = create(aws, stand_in, file)
+    assert done.returncode == 1
+    assert "timed out waiting" in done.stderr
+    assert stacks(aws)[GPU] == "CREATE_COMPLETE"
+    assert [i["InstanceType"] for i in instances(aws)] == ["m5.xlarge", "m5.xlarge"]
+    made = aws.seen("cloudformation").describe_stack_resource(StackName=GPU, LogicalResourceId="NodeGroup")
+    name = made["StackResourceDetail"]["PhysicalResourceId"]
+    (activity,) = aws.seen("autoscaling").describe_scaling_activities(AutoScalingGroupName=name)["Activities"]
+    assert (activity["StatusCode"], activity["StatusMessage"]) == ("Failed", REASON)
+    assert aws.seen("autoscaling").describe_scaling_activities(AutoScalingGroupName="other")["Activities"] == []
+
+
 def test_deleting_by_file_waits_for_approval(aws: Aws, stand_in: StandIn, file: Path) -> None:
     create(aws, stand_in, file)
     line = ("delete", "nodegroup", f"--config-file={file}", "--include=gpu-*", "--wait")
@@ -186,7 +201,7 @@ def test_the_account_goes_on_when_a_create_is_killed(
 
 
 def test_progress_can_be_watched(aws: Aws, stand_in: StandIn, file: Path) -> None:
-    stand_in.set(hang="during-control-plane", seconds={"cluster": 2})
+    stand_in.set(hang="during-control-plane", seconds={"cluster": 4})
     process = start(aws, stand_in, "create", "cluster", f"--config-file={file}", f"--kubeconfig={file}.k")
     until(lambda: stand_in.hangs_at)
     process.kill()
@@ -198,7 +213,7 @@ def test_progress_can_be_watched(aws: Aws, stand_in: StandIn, file: Path) -> Non
     before = aws.seen("cloudformation").describe_stack_events(StackName=listed[0]["StackId"])["StackEvents"]
     assert {e["ResourceStatus"] for e in before} == {"CREATE_IN_PROGRESS"}
     assert {e["StackId"] for e in before} == {listed[0]["StackId"]}
-    until(lambda: stacks(aws)[CONTROL] == "CREATE_COMPLETE", 4)
+    until(lambda: stacks(aws)[CONTROL] == "CREATE_COMPLETE", 8)
     after = aws.seen("cloudformation").describe_stack_events(StackName=CONTROL)["StackEvents"]
     assert {e["EventId"] for e in before} < {e["EventId"] for e in after}
     assert aws.seen("eks").describe_cluster(name="gpu-cluster")["cluster"]["status"] == "ACTIVE"
@@ -238,14 +253,22 @@ def test_a_delete_can_fail(aws: Aws, stand_in: StandIn, file: Path) -> None:
     assert call(aws, stand_in, *line).returncode == 0
 
 
-def test_a_failed_control_plane_goes_by_force_only(aws: Aws, stand_in: StandIn, file: Path) -> None:
+def test_a_failed_control_plane_goes_with_its_stack_only(aws: Aws, stand_in: StandIn, file: Path) -> None:
     stand_in.set(fail={"control-plane": {"reason": "limit exceeded"}})
     assert create(aws, stand_in, file).returncode == 1
     until(lambda: stacks(aws) == {CONTROL: "ROLLBACK_COMPLETE"}, 2)
     line = ("delete", "cluster", "--name=gpu-cluster", "--wait")
     assert call(aws, stand_in, *line).returncode == 1
-    assert call(aws, stand_in, *line, "--force").returncode == 0
+    assert call(aws, stand_in, *line, "--force").returncode == 2
+    aws.seen("cloudformation").delete_stack(StackName=CONTROL)
     assert stacks(aws) == {}
+
+
+def test_deleting_a_stack_without_eksctl_takes_what_is_in_it(aws: Aws, stand_in: StandIn, file: Path) -> None:
+    create(aws, stand_in, file)
+    aws.seen("cloudformation").delete_stack(StackName=GPU)
+    assert set(stacks(aws)) == {CONTROL, CPU}
+    assert len(instances(aws)) == 2
 
 
 def everything(aws: Aws) -> set[str]:
@@ -258,6 +281,9 @@ def everything(aws: Aws) -> set[str]:
         found |= {one[name] for one in getattr(ec2, operation)()[kind]}
     found |= {one["NatGatewayId"] for one in ec2.describe_nat_gateways()["NatGateways"] if one["State"] != "deleted"}
     found |= {role["RoleName"] for role in aws.client("iam").list_roles()["Roles"]}
+    groups = aws.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+    found |= {one["AutoScalingGroupName"] for one in groups}
+    found |= {one["LaunchTemplateId"] for one in ec2.describe_launch_templates()["LaunchTemplates"]}
     return found | {f"log group {group['logGroupName']}" for group in aws.client("logs").describe_log_groups()["logGroups"]}
 
 
