@@ -4,7 +4,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 RUN := .venv/bin/
 
-.PHONY: help setup environment programs demo lab test lint unit e2e bench lock clean
+.PHONY: help setup environment programs eksctl demo lab test lint unit e2e bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -18,13 +18,16 @@ environment:
 programs:
 	@$(PYTHON) tools/build.py
 
+eksctl: ## build the real eksctl where the PATH lacks it (first time: minutes)
+	@$(PYTHON) tools/build.py --eksctl
+
 demo: setup ## the whole walk on this machine: nine notebooks, ten tokens, nothing left behind
 	@$(RUN)gpurunbook run --target rehearsal
 
 lab: setup ## JupyterLab on the notebooks
 	@$(RUN)jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=. $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/01_preflight.ipynb
 
-test: setup lint ## all tests, as CI runs them
+test: setup eksctl lint ## all tests, as CI runs them
 	@$(RUN)python -m pytest tests
 
 lint: ## ruff and mypy

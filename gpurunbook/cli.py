@@ -88,7 +88,7 @@ def preflight(target: TargetName = "", cluster_file: ClusterFile = "", as_json: 
     kind = targets.get(chosen.target)
     with console.status(f"preflight for {chosen.target}"):
         checks = Checks(stage.checks(chosen.root, kind, load_cluster(chosen.path), stage.doctor(kind), image=image))
-        estimate = kind.estimate(load_cluster(chosen.path))
+        estimate = kind.estimate(load_cluster(chosen.path), 1)
     if as_json:
         out.print_json(json.dumps({"target": chosen.target, "checks": checks.to_json(),
                                    "estimate": estimate and estimate.to_json()}))

@@ -49,6 +49,15 @@ def plan(run: Run, found: Sequence[programs.Found]) -> Plan:
     return run.plan((), "preflight only looks")
 
 
+def cost(run: Run, hours: float = 0) -> show.Table | show.Box:
+    """What the cluster will cost for so many hours (1 when none are given), by AWS's own prices."""
+    estimate = run.target.estimate(run.cluster, hours or 1)
+    if estimate is None:
+        return show.Box("costs nothing", (f"a cluster on target {run.target.name} has no bill of ours",), "pass")
+    table: show.Table = estimate.table
+    return table
+
+
 def try_account(run: Run, name: str, found: Sequence[Check], *, max_hours: float = 0, budget: float = 0) -> Plan:
     """The tutorial's first step: create a default cluster of this name, and delete it. Empty when no name is given.
 

@@ -125,8 +125,8 @@ class Target(ABC):
     def starting(self, run: Run) -> None:
         """Asked while a cluster comes up. Raises RunbookError when it can no longer succeed."""
 
-    def estimate(self, cluster: ClusterConfig) -> Any:
-        """What the cluster costs an hour, as something with a `table` and `to_json`; None where it costs nothing."""
+    def estimate(self, cluster: ClusterConfig, hours: float) -> Any:
+        """What the cluster costs for so long, as something with a `table` and `to_json`; None where it costs nothing."""
         return None
 
     def spent(self, folder: Path) -> Spent | None:

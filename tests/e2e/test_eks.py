@@ -267,6 +267,7 @@ def test_preflight_and_ami_on_the_command_line(eks: Checkout, aws: Aws) -> None:
     assert told["estimate"]["parts"]
     plain = eks("preflight", "--target", "eks", check=False)
     assert "later:" in plain.stdout
+    assert "Warning" not in plain.stderr
     assert "US dollars an hour" in plain.stdout
     assert ACCOUNT not in plain.stdout
     image = eks("ami", "--region", REGION, "--kubernetes", "1.36", "--family", "Ubuntu2404")

@@ -56,6 +56,7 @@ def checks(account: Account, cluster: ClusterConfig, *, today: dt.date, image: s
         model_gb: GB of weights that a node downloads besides; 0 when the image has them.
         which: where a program is on the PATH, None when it is not.
     """
+    import requests  # noqa: F401 - before the threads: imported beside others, its filter of urllib3's warnings is lost
     began = time.monotonic()
     who = start(account.identity)
     rules = _rules(account, cluster, who, today=today, image=image, model_gb=model_gb)

@@ -101,8 +101,8 @@ class Eks(Target):
                 raise RunbookError(f"node group {stack.group}: {failure.kind}: {failure.message}", where=stack.name,
                                    next=failures.advice(replace(failure, group=stack.group), cluster_zones=found.zones))
 
-    def estimate(self, cluster: ClusterConfig) -> bill.Bill:
-        return agreement.estimate(self.account(cluster.region), cluster, hours=1, today=_now().date())
+    def estimate(self, cluster: ClusterConfig, hours: float) -> bill.Bill:
+        return agreement.estimate(self.account(cluster.region), cluster, hours=hours, today=_now().date())
 
     def spent(self, folder: Path) -> Spent | None:
         agreed = Agreement.of(Journal(folder), past=True)
@@ -176,6 +176,7 @@ class Eks(Target):
 
         with watching(self.account(run.cluster.region), _cluster_of(command, run), tell, blocked):
             yield
+        live.phase = phase
 
     def explain(self, run: Run, result: Result) -> RunbookError | None:
         """The root cause, from the stacks' events and EKS's health, else from what eksctl printed."""
