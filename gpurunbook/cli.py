@@ -108,7 +108,7 @@ def run(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile =
         last: Annotated[str, typer.Option("--until", metavar="STAGE", help="end after this stage",
                                              autocompletion=lambda: list(stages.NAMES))] = "",
         parameter: Parameter = None,
-        max_hours: Annotated[float, typer.Option("--max-hours", metavar="HOURS", help="eks: all is gone by then")] = 0,
+        max_hours: Annotated[float, typer.Option("--max-hours", metavar="HOURS", help="eks: then only a teardown goes on")] = 0,
         budget: Annotated[float, typer.Option("--budget", metavar="DOLLARS", help="eks: the most that it may cost")] = 0,
         kubeconfig: Annotated[str, typer.Option("--kubeconfig", metavar="FILE", help="existing: the cluster's kubeconfig")] = "",
         context: Annotated[str, typer.Option("--context", metavar="NAME", help="existing: the context in it")] = "",
@@ -151,15 +151,25 @@ def _walk(chosen: Chosen, folder: Path, names: Sequence[str], values: Mapping[st
         try:
             walk(chosen.root, folder, names, values, target=chosen.target, cluster_file=chosen.parameter, tell=printing.tell)
         except KeyboardInterrupt:
-            console.print(f"interrupted; what was running has been ended. Go on with: gpurunbook run --run-id {folder.name}")
+            console.print(f"interrupted; what was running here has been ended. Go on with: gpurunbook run --run-id {folder.name}")
+            _still_costs(chosen, folder)
             raise typer.Exit(130) from None
         except RunbookError:
+            _still_costs(chosen, folder)
             with suppress(RunbookError):  # the reason why the walk ended matters more
                 console.print(f"report: {write_report(folder)}")
             raise
         if "teardown" not in names:
             Journal(folder).append("run", state="kept")
         printing.outcome(folder, write_report(folder), names, as_json)
+
+
+def _still_costs(chosen: Chosen, folder: Path) -> None:
+    """Whoever walks away from a run that stopped should know what goes on."""
+    spent = targets.get(chosen.target).spent(folder)
+    if spent and spent.counting:
+        console.print(f"[yellow]what was made still costs money:[/] {printing.plain(spent.sentence)}. "
+                      f"End it: gpurunbook teardown --run-id {folder.name}")
 
 
 @app.command()

@@ -48,15 +48,17 @@ def reap(region: Region, run_id: Annotated[str, typer.Option("--run-id", metavar
         now = dt.datetime.now(dt.UTC)
         found = reaper.find(Account(region), now=now)
     if run_id:
-        expired = next((e for e in found.expired if e.run_id == run_id), None)
+        expired = next((e for e in found.expired if e.run_id == run_id and confirm in (e.cluster, e.run_id)), None) or next(
+            (e for e in found.expired if e.run_id == run_id), None)
         if expired is None:
             raise RunbookError(f"no run {run_id} has outlived its time in {region}", where="tag gpurunbook/expires-at",
                                next="gpurunbook reap --region " + region)
-        if confirm != expired.cluster:
-            raise ConfigError(f"nothing was deleted: confirm with the cluster's name, {expired.cluster}", where="--confirm",
-                              next=f"gpurunbook reap --region {region} --run-id {run_id} --confirm {expired.cluster}")
+        name = expired.cluster or run_id  # where nothing says the cluster's name, the run's tag finds what is left
+        if confirm != name:
+            raise ConfigError(f"nothing was deleted: confirm with the {'cluster' if expired.cluster else 'run'}'s name, {name}",
+                              where="--confirm", next=f"gpurunbook reap --region {region} --run-id {run_id} --confirm {name}")
         from gpurunbook.cli import teardown
-        teardown(cluster=expired.cluster, region=region, run_id=run_id, as_json=as_json)
+        teardown(cluster=name, region=region, run_id=run_id, as_json=as_json)
     elif as_json:
         out.print_json(json.dumps(asdict(found), default=str))
     else:
@@ -68,8 +70,10 @@ def reap(region: Region, run_id: Annotated[str, typer.Option("--run-id", metavar
                 printing.table(reaper.table(leases, now=now))
         if found.expired:
             one = found.expired[0]
-            console.print(f"tear one down: gpurunbook reap --region {region} --run-id {one.run_id} --confirm {one.cluster}")
-    if not run_id and found.expired:
+            console.print(f"tear one down: gpurunbook reap --region {region} --run-id {one.run_id} "
+                          f"--confirm {one.cluster or one.run_id}")
+    # A list that could not be read is no empty list.
+    if not run_id and (found.expired or any(check.state != "pass" for check in found.checks)):
         raise typer.Exit(1)
 
 
@@ -96,9 +100,23 @@ def adopt(root: Path, cluster: str, region: str, run_id: str) -> Path:
         raise RunbookError(f"the cluster {cluster} {there}", where=f"eksctl get cluster --name {cluster} --region {region}",
                            next="to look for what a run left behind after its cluster was gone, give its --run-id")
     folder = root / "runs" / made_by
-    if runs.read(folder):
+    if runs.read(folder) and (known := _describes(folder)):
+        if known != (cluster, region):
+            raise RunbookError(f"run {made_by} is about the cluster {known[0]} in {known[1]}, not {cluster} in {region}",
+                               where=str(folder), next=f"gpurunbook teardown --run-id {made_by}, which also takes away what "
+                               "an account check left")
         return folder
     document = {"apiVersion": "eksctl.io/v1alpha5", "kind": "ClusterConfig", "metadata": {"name": cluster, "region": region}}
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / "cluster.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
-    return runs.resolve(root, "eks", folder / "cluster.yaml", made_by, start=True)
+    return folder if runs.read(folder) else runs.resolve(root, "eks", folder / "cluster.yaml", made_by, start=True)
+
+
+def _describes(folder: Path) -> tuple[str, str] | None:
+    """Name and region in a run folder's cluster.yaml; None when it cannot be read, and may be written anew."""
+    from gpurunbook.config import load_cluster
+    try:
+        cluster = load_cluster(folder / "cluster.yaml", whole=False)
+    except ConfigError:
+        return None
+    return cluster.name, cluster.region

@@ -26,6 +26,8 @@ from gpurunbook.masking import hide
 GRACES = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
 LEFT_BEHIND = 2.0
 """Seconds to wait for the rest of the output after the end: a daemon left behind may hold the pipe for ever."""
+LINE_LIMIT = 4 * 2**20
+"""Bytes at which a line is cut in two: a secret on the cut would not be seen for one."""
 CAPTURE_LIMIT = 64 * 2**20
 """Bytes kept of each stream; a program that prints more is ended."""
 
@@ -238,7 +240,7 @@ class _Streams:
 
     def _read(self, stream: IO[bytes], kept: bytearray, on_line: Callable[[str], object] | None) -> None:
         with stream:
-            for line in iter(lambda: stream.readline(2**16), b""):
+            for line in iter(lambda: stream.readline(LINE_LIMIT), b""):
                 if len(kept) + len(line) > CAPTURE_LIMIT:
                     self.overflow = True
                     return

@@ -79,7 +79,13 @@ class NodeGroup(Frozen):
 
 
 class ClusterConfig(Frozen):
-    """The cluster that cluster.yaml describes. `support`: upgradePolicy.supportType; `warnings`: sentences for people."""
+    """The cluster that cluster.yaml describes.
+
+    Attributes:
+        warnings: sentences for people.
+        support: upgradePolicy.supportType.
+        default_addons: eksctl installs the usual add-ons (CNI, proxy, DNS).
+    """
 
     path: Path
     name: str
@@ -88,6 +94,7 @@ class ClusterConfig(Frozen):
     groups: tuple[NodeGroup, ...]
     warnings: tuple[str, ...]
     support: str = "EXTENDED"
+    default_addons: bool = True
 
     @property
     def gpu_group(self) -> NodeGroup:
@@ -137,7 +144,9 @@ def load_cluster(path: Path, today: dt.date | None = None, *, whole: bool = True
     version = str(meta.get("version") or "")
     return ClusterConfig(path=path, name=meta["name"], region=meta["region"], version=version, groups=groups,
                          warnings=tuple(_warnings(version, groups, document, today or dt.date.today())),
-                         support=(document.get("upgradePolicy") or {}).get("supportType") or "EXTENDED")
+                         support=(document.get("upgradePolicy") or {}).get("supportType") or "EXTENDED",
+                         default_addons=not ((document.get("addonsConfig") or {}).get("disableDefaultAddons")
+                                             or (document.get("autoModeConfig") or {}).get("enabled")))
 
 
 def _key(group: NodeGroup) -> str:

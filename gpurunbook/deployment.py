@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gpurunbook.config import NodeGroup
 
 RUN_LABEL = "gpurunbook.dev/run"
-"""On the Deployment, where the cluster is not ours: the id of the run that made it."""
+"""On the Deployment and its pods, where the cluster is not ours: the id of the run that made them."""
 REFERENCE = re.compile(r"[a-z0-9][\w.-]*(:\d+)?(/[a-z0-9][\w.-]*)*(:\w[\w.-]*)?(@sha256:[0-9a-f]{64})?")
 """An image's name: registry and port, path, tag, digest."""
 WEIGHTS = ("image", "volume")
@@ -28,7 +28,7 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Deployment:
-    """The manifest's own words: names, label, container, image, and the node label it selects (KEY=VALUE)."""
+    """The manifest's own words: names, label of its pods, container, image, node label; labels are KEY=VALUE[,KEY=VALUE]."""
 
     name: str
     label: str
@@ -66,8 +66,8 @@ def names(document: Document) -> Deployment:
     spec = document["spec"]["template"]["spec"]
     container = spec["containers"][0]
     selector = ",".join(f"{key}={value}" for key, value in spec.get("nodeSelector", {}).items())
-    return Deployment(document["metadata"]["name"], f"app={document['spec']['selector']['matchLabels']['app']}",
-                      container["name"], container["image"], selector)
+    label = ",".join(f"{key}={value}" for key, value in document["spec"]["selector"]["matchLabels"].items())
+    return Deployment(document["metadata"]["name"], label, container["name"], container["image"], selector)
 
 
 def derive(document: Document, group: NodeGroup, *, image: str = "", weights: str = "image", run_id: str = "") -> Document:
@@ -78,7 +78,8 @@ def derive(document: Document, group: NodeGroup, *, image: str = "", weights: st
         weights: "image" leaves them where the image has them, or where it downloads them to; "volume" adds an emptyDir
             for them. It lies on the node's own disk: a plain EKS cluster has no CSI driver, and a claim would be one
             more thing that a teardown can leave behind.
-        run_id: label the Deployment with the run that makes it.
+        run_id: label the Deployment and its pods with the run that makes it, and select them by it too: somebody else's
+            pod may carry the manifest's label.
     """
     made = copy.deepcopy(document)
     pod = made["spec"]["template"]["spec"]
@@ -93,7 +94,9 @@ def derive(document: Document, group: NodeGroup, *, image: str = "", weights: st
         container["volumeMounts"] = [*container.get("volumeMounts", []), {"name": "weights", "mountPath": WEIGHTS_FOLDER}]
         container["env"] = [*container.get("env", []), {"name": "HF_HOME", "value": WEIGHTS_FOLDER}]
     if run_id:
-        made["metadata"]["labels"] = {**made["metadata"].get("labels", {}), RUN_LABEL: run_id}
+        for labels in (made["metadata"].setdefault("labels", {}), made["spec"]["selector"]["matchLabels"],
+                       made["spec"]["template"]["metadata"]["labels"]):
+            labels[RUN_LABEL] = run_id
     return made
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gpurunbook.errors import RunbookError
-from gpurunbook.masking import hide
+from gpurunbook.masking import hide, hide_in
 
 Record = dict[str, Any]
 """`time` (UTC, ISO 8601), `kind`, and what that kind carries."""
@@ -34,7 +34,8 @@ class Journal:
     def append(self, kind: str, **fields: Any) -> Record:
         """Write one record and sync it to disk before returning. Raises RunbookError when the disk refuses."""
         record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "kind": kind, **fields}
-        line = (hide(json.dumps(record, ensure_ascii=True, default=str)) + "\n").encode()
+        # Before: a secret with quotes in it is another text once it is escaped. After: default=str brings new text.
+        line = (hide(json.dumps(hide_in(record), ensure_ascii=True, default=str)) + "\n").encode()
         try:
             self._write(line)
         except OSError as error:
@@ -67,6 +68,10 @@ class Journal:
                 continue
             if isinstance(record, dict) and "kind" in record:
                 yield record
+
+    def first(self, kind: str) -> Record | None:
+        """The oldest record of a kind."""
+        return next((record for record in self.records() if record["kind"] == kind), None)
 
     def last(self, kind: str, **match: Any) -> Record | None:
         """The newest record of a kind whose fields equal `match`, since the run was last torn down."""

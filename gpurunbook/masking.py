@@ -11,12 +11,14 @@ import json
 import os
 import re
 from functools import cache
+from typing import Any
+from urllib.parse import quote
 
 HIDDEN = "[hidden]"
 SHORTEST = 8
 """Characters below which a value is no secret worth the damage of hiding each of its occurrences."""
-SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|API_?KEY|ACCESS_KEY|PRIVATE_KEY", re.IGNORECASE)
-NOT_SECRET = re.compile(r"(_FILE|_PATH|_DIR|_URI|_URL|_CREDENTIALS)$", re.IGNORECASE)
+SECRET_NAME = re.compile(r"SECRET|TOKEN(?!I)|PASSW|PASSPHRASE|CREDENTIAL|API_?KEY|ACCESS_KEY|PRIVATE_KEY", re.IGNORECASE)
+NOT_SECRET = re.compile(r"(_FILE|_PATH|_DIR|_URI|_URL)$|^GOOGLE_APPLICATION_CREDENTIALS$", re.IGNORECASE)
 """Names of variables that say where a secret is, and not what it is."""
 SHAPES = re.compile("|".join((
     r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",  # AWS access keys: of a user, of a session
@@ -55,6 +57,15 @@ def hide(text: str) -> str:
     return ACCOUNT.sub(lambda m: (m[1] or "") + short(m[2] or m[3]), text)
 
 
+def hide_in(value: Any) -> Any:
+    """The same for every text inside lists and mappings."""
+    if isinstance(value, str):
+        return hide(value)
+    if isinstance(value, dict):
+        return {key: hide_in(inner) for key, inner in value.items()}
+    return [hide_in(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
 def short(account: str) -> str:
     """An account id as it may be shown: ********9012."""
     return "*" * 8 + account[-4:]
@@ -62,7 +73,7 @@ def short(account: str) -> str:
 
 @cache
 def _values(values: frozenset[str]) -> re.Pattern[str] | None:
-    # A secret may come along as it is, inside JSON or inside HTML, and one of several lines comes line by line.
+    # A secret may come along as it is, inside JSON, HTML or a URL, and one of several lines comes line by line.
     spelled = {form for value in values for line in (value, *value.splitlines()) if len(line) >= SHORTEST
-               for form in (line, json.dumps(line)[1:-1], html.escape(line))}
+               for form in (line, json.dumps(line)[1:-1], html.escape(line), quote(line), quote(line, safe=""))}
     return re.compile("|".join(re.escape(form) for form in sorted(spelled, key=len, reverse=True))) if spelled else None

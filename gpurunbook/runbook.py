@@ -150,9 +150,7 @@ class Run:
         if not plan:
             show.show(show.Box("nothing to do", (plan.reason,), "pass"))
         for path, text in plan.files.items():
-            private(path.parent)
-            path.touch(mode=0o600)
-            path.write_text(text)
+            write(path, text)
         return [self._run(command, True) for command in plan]
 
     def _run(self, command: Command, check: bool) -> Result:
@@ -174,6 +172,8 @@ class Run:
             ended = getattr(error, "result", None)
             self.journal.append("result", id=intent, code=ended.code if ended else None, seconds=time.monotonic() - began,
                                 error=getattr(error, "what", type(error).__name__))
+            if ended and command.otherwise:
+                return self._gone_on(ended)
             raise
         self.journal.append("result", id=intent, code=result.code, seconds=result.seconds, tail=result.tail)
         live.done(result.seconds)
@@ -181,9 +181,16 @@ class Run:
             said = result.stdout.strip().splitlines()[-6:]
             show.show(show.Terminal(command.short, "\n".join(said), result.seconds))
         if check and result.code != 0 and command.otherwise:
-            show.show(show.Box(f"failed, and gone on: {command.short}", (command.otherwise, *result.tail.splitlines()), "warn"))
-        elif check and result.code != 0:
+            return self._gone_on(result)
+        if check and result.code != 0:
             raise self.target.explain(self, result) or failure(result)
+        return result
+
+    def _gone_on(self, result: Result) -> Result:
+        command = result.command
+        how = f"ended by {result.ended_by}" if result.ended_by else f"exit code {result.code}"
+        told = (command.otherwise, *result.tail.splitlines())
+        show.show(show.Box(f"failed ({how}), and gone on: {command.short}", told, "warn"))
         return result
 
     def _meter(self) -> str:
@@ -240,7 +247,7 @@ class Run:
     def check_identity(self) -> None:
         """Refuse to write to a cluster that is not the one this run began with (server, CA, kube-system UID)."""
         known, seen = self.journal.last("identity"), self.identity()
-        if known is None:
+        if known is None or known.get("void"):
             self.journal.append("identity", **seen)
         elif differs := [key for key, value in seen.items() if known[key] != value]:
             raise RunbookError(f"the cluster behind {self.kubeconfig} is not the one this run began with "
@@ -294,6 +301,7 @@ def open_run(stage: str, *, run_id: str = "", target: str = "rehearsal", cluster
         cluster = load_cluster(path)
         folder = resolve(root, target, path, run_id, start=stage in WITHOUT_CLUSTER)
     run = Run(root, folder, kind, kind.describe(folder, cluster), stage, ReadOnlyJournal(folder) if quiet else None)
+    kind.hide_secrets(run.cluster)
     if not quiet:
         run.journal.append("stage", stage=stage, state="started", process=Process.of(os.getpid()).key)
         cells.journal_errors(run.journal, stage)
@@ -305,6 +313,18 @@ def open_run(stage: str, *, run_id: str = "", target: str = "rehearsal", cluster
         run.admit()
         run.check_identity()
     return run
+
+
+def write(path: Path, text: str) -> None:
+    """The file, whole or not at all, for its owner only. Raises RunbookError when it cannot be written."""
+    making = private(path.parent) / f"{path.name}.making"
+    try:
+        making.touch(mode=0o600)
+        making.write_text(text)
+        making.replace(path)
+    except OSError as error:
+        raise RunbookError(f"{path} cannot be written: {error.strerror}", where=str(path),
+                           next="free space or mend the permissions, then run the same again") from error
 
 
 def private(folder: Path) -> Path:

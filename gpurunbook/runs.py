@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.journal import Journal, Record
+from gpurunbook.masking import hide
 from gpurunbook.processes import Process
 
 RUN_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
@@ -86,7 +87,7 @@ def list_runs(root: Path) -> list[RunInfo]:
 
 def newest(root: Path, target: str, cluster_file: Path, *, finished: bool = False) -> RunInfo | None:
     """The newest unfinished run of a target and cluster file; with `finished`, else the newest of all."""
-    ours = [info for info in list_runs(root) if (info.target, info.cluster_file) == (target, str(cluster_file))]
+    ours = [info for info in list_runs(root) if (info.target, info.cluster_file) == (target, hide(str(cluster_file)))]
     going = [info for info in ours if info.state != "finished"]
     return next(reversed(going or (ours if finished else [])), None)
 
@@ -101,7 +102,7 @@ def resolve(root: Path, target: str, cluster_file: Path, run_id: str = "", *, st
     if run_id and not RUN_ID.fullmatch(run_id):
         raise ConfigError(f"{run_id!r} is no run id", where="run_id",
                           next="use small letters, digits and hyphens, at most 40, no hyphen at either end")
-    ours = target, str(cluster_file)
+    ours = target, hide(str(cluster_file))  # as the journal has it
     if run_id:
         info = read(root / "runs" / run_id)
         if info and (info.target, info.cluster_file) != ours:
@@ -128,7 +129,8 @@ def _start(root: Path, target: str, cluster_file: Path, run_id: str) -> Path:
         if not (copy := runs / name / "cluster.yaml").exists():
             copy.touch(mode=0o600)
             copy.write_bytes(cluster_file.read_bytes())  # a teardown must not depend on what the file has become
-        Journal(runs / name).append("run", state="started", id=name, target=target, cluster_file=str(cluster_file))
+        Journal(runs / name).append("run", state="started", id=name, target=target, cluster_file=str(cluster_file),
+                                    named=bool(run_id))
     except StopIteration:
         raise RunbookError(f"all names for {today} are taken", where=str(runs), next="give one with --run-id") from None
     except OSError as error:

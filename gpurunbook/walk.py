@@ -16,7 +16,8 @@ from typing import Any
 
 import nbformat
 
-from gpurunbook import interrupted, stages
+from gpurunbook import interrupted, stages, targets
+from gpurunbook.config import load_cluster
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.journal import Journal, Record
 from gpurunbook.masking import hide
@@ -108,6 +109,9 @@ def walk(root: Path, folder: Path, names: Sequence[str], values: Mapping[str, An
     journal = Journal(folder)
     out = folder / "notebooks"
     out.mkdir(mode=0o700, exist_ok=True)
+    targets.get(target).hide_secrets(load_cluster(folder / "cluster.yaml", whole=False))
+    for executed in out.glob("*.ipynb"):
+        _scrub(executed)  # one that was being written when an earlier walk was killed
     journal.append("runner", state="started", process=Process.of(os.getpid()).key, stages=list(names))
     try:
         with _following(journal, tell):

@@ -63,12 +63,12 @@ class Eksctl:
                            "--disable-nodegroup-eviction", why=f"delete the cluster {name}, its node groups and stacks",
                            limit=60 * 60, usual=(10 * 60, 15 * 60))
 
-    def try_account(self, name: str, region: str, kubeconfig: Path, tags: dict[str, str]) -> Command:
+    def try_account(self, name: str, region: str, version: str, kubeconfig: Path, tags: dict[str, str]) -> Command:
         """The tutorial's first step: a throw-away cluster with two nodes."""
         flat = ",".join(f"{key}={value}" for key, value in tags.items())
-        return self._named(("create", "cluster"), f"--name={name}", f"--region={region}", "--nodes=2", f"--tags={flat}",
-                           f"--kubeconfig={kubeconfig}", why=f"try the account: create the throw-away cluster {name}",
-                           limit=90 * 60, usual=(12 * 60, 21 * 60))
+        return self._named(("create", "cluster"), f"--name={name}", f"--region={region}", f"--version={version}", "--nodes=2",
+                           f"--tags={flat}", f"--kubeconfig={kubeconfig}",
+                           why=f"try the account: create the throw-away cluster {name}", limit=90 * 60, usual=(12 * 60, 21 * 60))
 
     def write_kubeconfig(self, name: str, region: str, kubeconfig: Path) -> Command:
         """Write a cluster's kubeconfig, which `create cluster` does only after all its node groups."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,9 +48,10 @@ class Kubectl:
         return self("delete", kind, name, "-n", namespace, "--ignore-not-found", why=f"remove the {kind} {name}",
                     limit=limit)
 
-    def untaint_nodes(self, selector: str, taint: str) -> Command:
-        """`kubectl taint nodes -l SELECTOR KEY-`; kubectl calls an absent taint an error, so observe first."""
-        return self("taint", "nodes", "-l", selector, f"{taint}-", why=f"remove the taint {taint}")
+    def untaint_nodes(self, taint: str, *, selector: str = "", names: Sequence[str] = ()) -> Command:
+        """`kubectl taint nodes -l SELECTOR KEY-`, or with names; for kubectl a single node without the taint is an error."""
+        picked = ("-l", selector) if selector else tuple(names)
+        return self("taint", "nodes", *picked, f"{taint}-", why=f"remove the taint {taint}")
 
     def cp_into(self, file: Path, pod: str, target: str, *, container: str, namespace: str = "default") -> Command:
         """Copy a file into a pod (needs tar there). Never used the other way: five CVEs are about pod-to-host."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -19,7 +19,7 @@ from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.journal import Record
 from gpurunbook.plan import Check, Plan
 from gpurunbook.programs.helm import Release, releases
-from gpurunbook.stages import nodes
+from gpurunbook.stages import crds, nodes
 from gpurunbook.stages.nodes import Node
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 PCI_LABELS = ("feature.node.kubernetes.io/pci-10de.present", "feature.node.kubernetes.io/pci-0302_10de.present")
 """Both spellings of "an NVIDIA device is here" that Node Feature Discovery writes (gpu-operator#78, #114)."""
 ONLINE_SECONDS = 3
-CRD_GROUPS = ("nvidia.com", "nfd.k8s-sigs.io")
-"""API groups of the definitions that the chart brings: the operator's and Node Feature Discovery's."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def _note(run: Run, namespace: str, release: Release | None) -> None:
     there, known = True, None
     with suppress(ApiException):
         there = any(item.metadata.name == namespace for item in run.core.list_namespace(_request_timeout=30).items)
-        known = definitions(run)
+        known = crds.names(run)
     run.journal.append("operator", release=release is not None, namespace=there, definitions=known)
 
 
@@ -128,9 +126,13 @@ def made_namespace(run: Run) -> bool:
 
 
 def _tried(run: Run) -> bool:
-    """Whether 05 began to install, even if it was killed then."""
-    release = pin(run)["release"]
-    return any(r["kind"] == "intent" and "--install" in r["argv"] and release in r["argv"] for r in run.journal.records())
+    """Whether 05 began to install since the run was last torn down, even if it was killed then."""
+    release, tried = pin(run)["release"], False
+    for r in run.journal.records():
+        if r["kind"] == "run" and r["state"] == "finished":
+            tried = False
+        tried |= r["kind"] == "intent" and "--install" in r["argv"] and release in r["argv"]
+    return tried
 
 
 def _others(run: Run, release: Release | None, policy: str, gpu_nodes: Sequence[Node]) -> str:
@@ -141,13 +143,9 @@ def _others(run: Run, release: Release | None, policy: str, gpu_nodes: Sequence[
         return f"release {release.name} was there before this run, and is not ours"
     if gpus or policy:
         return f"the cluster has its own: {gpus} nvidia.com/gpu allocatable, ClusterPolicy {policy or 'absent'}"
+    if used := crds.used(run):
+        return f"others have objects of NVIDIA's in the cluster: {', '.join(used)}"
     return ""
-
-
-def definitions(run: Run) -> list[str]:
-    """Names of the CRDs of the chart's API groups."""
-    items = run.client("ApiextensionsV1Api").list_custom_resource_definition(_request_timeout=30).items
-    return sorted(item.metadata.name for item in items if item.spec.group in CRD_GROUPS)
 
 
 # The chart
@@ -218,7 +216,9 @@ def plan(run: Run, facts: Facts) -> Plan:
     if facts.others:
         return run.plan((), f"{facts.others}: nothing is installed")
     chart, values = facts.chart, run.manifest("gpu-operator", f"{run.cluster.gpu_stack}.yaml")
-    wanted: dict[str, Any] = yaml.safe_load(values.read_text())
+    found = before(run)
+    given = () if run.target.ours else crds.settings(found["definitions"] if found else None)
+    wanted = crds.merged(yaml.safe_load(values.read_text()), given)
     installed = facts.release
     version = chart.version.removeprefix("v")
     same = installed and installed.status == "deployed" and facts.values == wanted and installed.chart.endswith(version)
@@ -230,11 +230,14 @@ def plan(run: Run, facts: Facts) -> Plan:
                         else run.helm.rollback(chart.release, chart.namespace))
     if chart.online and not chart.known:
         commands += [run.helm.repo_add(chart.repository, chart.url), run.helm.repo_update(chart.repository)]
-    commands.append(run.helm.upgrade_install(chart.release, chart.reference, namespace=chart.namespace, values=values,
-                                             version=chart.version if chart.online else "", usual=(2, 600)))
+    install = run.helm.upgrade_install(chart.release, chart.reference, namespace=chart.namespace, values=values,
+                                       version=chart.version if chart.online else "", usual=(2, 600))
+    flags = tuple(word for pair in given for word in ("--set", pair))
+    commands.append(replace(install, argv=install.argv + flags, shown=install.shown + flags))
     was = f"{installed.chart}, {installed.status}" if installed else "not installed"
+    said = f"; {' and '.join(given)}, since the cluster's CRDs are not all this run's" if given else ""
     return run.plan(commands, f"release {chart.release} is {was}; values: {values.name} for "
-                              f"{run.cluster.gpu_group.ami_family}")
+                              f"{run.cluster.gpu_group.ami_family}{said}")
 
 
 def wait(run: Run) -> float:

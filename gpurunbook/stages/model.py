@@ -56,7 +56,11 @@ class Facts:
 def manifest(run: Run) -> Deployment:
     """The names by which the model is found: as 06 used them in this run, else those of manifests/model/."""
     used = run.journal.last("model")
-    return Deployment(**used["deployment"]) if used else names(_document(run))
+    return Deployment(**used["deployment"]) if used else names(derive(_document(run), run.cluster.gpu_group, run_id=_label(run)))
+
+
+def _label(run: Run) -> str:
+    return "" if run.target.ours else run.id
 
 
 def _document(run: Run) -> Document:
@@ -79,7 +83,7 @@ def wanted(run: Run, image: str | None = None, weights: str | None = None) -> Ma
     if weights not in WEIGHTS:
         raise ConfigError(f"weights {weights!r}", where="parameter weights", next=f"one of: {', '.join(WEIGHTS)}")
     document = _document(run)
-    made = derive(document, run.cluster.gpu_group, image=image, weights=weights, run_id="" if run.target.ours else run.id)
+    made = derive(document, run.cluster.gpu_group, image=image, weights=weights, run_id=_label(run))
     record = {"image": image, "weights": weights, "deployment": asdict(names(made))}
     if run.stage == "model" and {k: before.get(k) for k in record} != json.loads(hide(json.dumps(record))):
         run.journal.append("model", **record)
@@ -189,7 +193,8 @@ def plan(run: Run, facts: Facts) -> Plan:
                            next=f"if nobody needs it: kubectl delete deployment {name} -n {NAMESPACE}; then run this again")
     if not facts.differs:
         return run.plan((), f"Deployment {name} is there as the manifest says")
-    said = f"; beside {asked.path.name}: " + ", ".join(f"{k.rpartition('.')[2]} {new}" for k, _, new in asked.changes)
+    new = dict.fromkeys(f"{key.rpartition('.')[2]} {value}" for key, _, value in asked.changes)
+    said = f"; beside {asked.path.name}: {', '.join(new)}"
     said += "" if asked.text == asked.readable else "; it is given by stdin, since an account id belongs in no file"
     return run.plan([_kubectl(run, asked, "apply", "deploy the model's image", changes=True)],
                     f"Deployment {name} is absent or differs from the manifest" + (said if asked.changes else ""),

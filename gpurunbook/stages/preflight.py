@@ -67,9 +67,9 @@ def try_account(run: Run, name: str, found: Sequence[Check], *, max_hours: float
     Raises:
         ConfigError: nobody agreed to what it costs: the name is the confirmation, hours and dollars are needed too.
     """
-    if name and (failed := Checks(found).failed):
-        return run.plan((), f"not tried while a check fails: {failed[0].name}")
-    return run.target.try_account(run, name, targets.Wishes(max_hours=max_hours, budget=budget, confirm=name))
+    failed = Checks(found).failed
+    return run.target.try_account(run, name, targets.Wishes(max_hours=max_hours, budget=budget, confirm=name),
+                                  blocked=f"not tried while a check fails: {failed[0].name}" if failed else "")
 
 
 def verify(run: Run, found: Sequence[programs.Found], *, image: str = "") -> list[Check]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gpurunbook import show
 from gpurunbook.errors import CommandFailed
-from gpurunbook.plan import Check, Plan
+from gpurunbook.plan import Check, Plan, State
 from gpurunbook.stages import nodes
 from gpurunbook.targets import ClusterState, Wishes
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Wishes", "apply", "observe", "plan", "table", "verify", "wait"]
 DEFAULT = Wishes()
+STATES: dict[str, State] = {"running": "pass", "degraded": "warn"}
+"""What a part's state means for the check of it; any other fails."""
 
 
 def observe(run: Run) -> ClusterState:
@@ -25,7 +27,7 @@ def table(state: ClusterState) -> show.Table:
     rows = [(part.name, part.state, part.evidence) for part in state.parts]
     rows.append(("API server", "ready" if state.answers else "no answer", ""))
     rows += [(name, "registered", "") for name in state.nodes] + [(name, "absent", "") for name in state.missing]
-    good = ("running", "ready", "registered")
+    good = ("running", "degraded", "ready", "registered")
     return show.Table(("part", "state", "evidence"), rows, states=["pass" if r[1] in good else "unknown" for r in rows])
 
 
@@ -80,8 +82,8 @@ def verify(run: Run) -> list[Check]:
         run.target.created(run)
     return [
         Check("the API server is ready", "pass" if state.answers else "fail", str(run.kubeconfig), "gpurunbook status"),
-        *[Check(part.name, "pass" if part.state == "running" else "fail", part.evidence or part.state,
-                "run this stage again") for part in state.parts],
+        *[Check(part.name, STATES.get(part.state, "fail"), part.evidence or part.state, "run this stage again")
+          for part in state.parts],
         Check("every node of cluster.yaml is there", "fail" if state.missing else "pass",
               ", ".join(state.missing) or f"{len(state.nodes)} nodes", "run this stage again"),
     ]

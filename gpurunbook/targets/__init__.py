@@ -22,7 +22,10 @@ NAMES = ("rehearsal", "eks", "existing")
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a cluster: a process, a control plane, a node group. `state` is running, dead, absent or on its way."""
+    """One part of a cluster: a process, a control plane, a node group.
+
+    `state` is running, degraded (it runs, and something ails it), dead, failed, absent, or on its way.
+    """
 
     name: str
     state: str
@@ -40,7 +43,7 @@ class ClusterState:
 
     @property
     def complete(self) -> bool:
-        return self.answers and not self.missing and all(part.state == "running" for part in self.parts)
+        return self.answers and not self.missing and all(part.state in ("running", "degraded") for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Spent:
     sentence: str
     rows: tuple[tuple[str, ...], ...]
     left_out: str
+    counting: bool
 
 
 class Target(ABC):
@@ -97,6 +101,9 @@ class Target(ABC):
     def passes_on(self) -> tuple[str, ...]:
         """Names of environment variables that its programs need besides the usual ones."""
         return ()
+
+    def hide_secrets(self, cluster: ClusterConfig) -> None:
+        """Tell gpurunbook.masking what must not reach a file, as far as it is known. Never fails."""
 
     def machine(self, cluster: ClusterConfig) -> list[Check]:
         """What doctor asks of this machine besides programs. Changes nothing."""
@@ -140,8 +147,8 @@ class Target(ABC):
     def agree(self, cluster: ClusterConfig, wishes: Wishes) -> None:
         """Before anything costs money. Raises ConfigError when nobody has agreed to it."""
 
-    def try_account(self, run: Run, name: str, wishes: Wishes) -> Plan:
-        """A throw-away cluster made and deleted again, where there is an account to try."""
+    def try_account(self, run: Run, name: str, wishes: Wishes, blocked: str = "") -> Plan:
+        """A throw-away cluster made and deleted again, where there is an account to try. `blocked`: why none is made."""
         return run.plan((), "not asked for" if not name else f"target {self.name} has no account to try")
 
     @abstractmethod

@@ -8,9 +8,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import yaml
 
+from gpurunbook import masking
 from gpurunbook.deployment import RUN_LABEL
 from gpurunbook.errors import ConfigError, RunbookError
 
@@ -40,7 +42,7 @@ class Node:
 
 
 def find(file: Path, context: str) -> tuple[str, str]:
-    """(context, server) in somebody's kubeconfig; an empty context means its current one.
+    """(context, server) in somebody's kubeconfig; an empty context means its current one. Its secrets are hidden from here on.
 
     Raises:
         ConfigError: no kubeconfig, or no such context in it.
@@ -49,7 +51,8 @@ def find(file: Path, context: str) -> tuple[str, str]:
         config = yaml.safe_load(file.read_text())
         contexts = {c["name"]: (c["context"] or {}).get("cluster") for c in config["contexts"] or ()}
         servers = {c["name"]: c["cluster"]["server"] for c in config["clusters"] or ()}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError) as error:
+        hide_secrets(config)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
         why = error.strerror if isinstance(error, OSError) else "no kubeconfig"  # its text may hold what stands in the file
         raise ConfigError(f"{file} cannot be read: {why}", where="--kubeconfig",
                           next="name the file that your kubectl uses, such as ~/.kube/config") from None
@@ -58,7 +61,23 @@ def find(file: Path, context: str) -> tuple[str, str]:
         close = difflib.get_close_matches(name, contexts, 1) or list(contexts)
         raise ConfigError(f"{file} has no context {name!r}" if name else f"{file} has no current context", where="--context",
                           next=f"one of: {', '.join(close)}" if close else "it has none at all")
-    return name, str(servers[contexts[name]])
+    return name, _without_userinfo(str(servers[contexts[name]]))
+
+
+def _without_userinfo(server: str) -> str:
+    parts = urlsplit(server)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else server
+
+
+def hide_secrets(config: Mapping[str, Any]) -> None:
+    """Make known to gpurunbook.masking what the users of a kubeconfig prove themselves with, as far as it stands there."""
+    for item in config.get("users") or ():
+        user = item.get("user") or {}
+        plugin = (user.get("auth-provider") or {}).get("config") or {}
+        env = {pair.get("name"): pair.get("value") for pair in (user.get("exec") or {}).get("env") or ()}
+        named = [value for key, value in {**plugin, **env}.items() if masking.SECRET_NAME.search(str(key))]
+        masking.know(*(str(value) for value in (user.get("token"), user.get("password"), user.get("client-key-data"), *named)
+                       if value))
 
 
 def client(file: Path, context: str) -> kubernetes.client.CoreV1Api:
@@ -128,6 +147,12 @@ def _rank(key: str) -> int:
 
 # What is whose
 
+OPERATOR_KINDS = (("nvidia.com", "ClusterPolicy"), ("nfd.k8s-sigs.io", "NodeFeature"))
+"""What the release's operators own things by: it goes, and then so do they."""
+CLUSTERS_OWN = ("ConfigMap kube-root-ca.crt",)
+"""What Kubernetes itself puts into every namespace."""
+
+
 def workloads(client: Callable[[str], Any]) -> dict[str, Any]:
     """Every Deployment, DaemonSet and StatefulSet: "KIND NAMESPACE/NAME" -> its metadata."""
     apps = client("AppsV1Api")
@@ -139,22 +164,54 @@ def workloads(client: Callable[[str], Any]) -> dict[str, Any]:
 
 def foreign(found: Mapping[str, Any], run_id: str, namespace: str, release: str) -> list[str]:
     """Names of the workloads that a run did not make: neither labelled with it nor of its release (empty: it has none)."""
-    def ours(metadata: Any) -> bool:
-        return (metadata.labels or {}).get(RUN_LABEL) == run_id or (
-            bool(release) and metadata.namespace == namespace and of_release(metadata, release))
+    inside = {name: metadata for name, metadata in found.items() if metadata.namespace == namespace}
+    ours = of_release(inside, release) if release else set()
+    return sorted(name for name, metadata in found.items()
+                  if name not in ours and (metadata.labels or {}).get(RUN_LABEL) != run_id)
 
-    return sorted(name for name, metadata in found.items() if not ours(metadata))
 
+def of_release(found: Mapping[str, Any], release: str) -> set[str]:
+    """Names of those that go with a release: Helm says so on what it made itself, and owners lead there from the rest.
 
-def of_release(metadata: Any, release: str) -> bool:
-    """Helm says so on what it made itself; what the operator made has an owner."""
-    return (metadata.annotations or {}).get("meta.helm.sh/release-name") == release or bool(metadata.owner_references)
+    An object with one owner that is somebody else's is somebody else's. `found` must hold the owners in between.
+    """
+    ours = {name for name, metadata in found.items()
+            if (metadata.annotations or {}).get("meta.helm.sh/release-name") == release}
+
+    def goes(owner: Any) -> bool:
+        return (owner.api_version.partition("/")[0], owner.kind) in OPERATOR_KINDS or \
+            owner.uid in {found[name].uid for name in ours}
+
+    while more := {name for name, metadata in found.items() if name not in ours and metadata.owner_references
+                   and all(goes(owner) for owner in metadata.owner_references)}:
+        ours |= more
+    return ours
 
 
 def beside(client: Callable[[str], Any], namespace: str, release: str) -> list[str]:
-    """What else lives in the namespace of a release: workloads, pods and claims that are not of it."""
-    core = client("CoreV1Api")
-    found = {name: metadata for name, metadata in workloads(client).items() if metadata.namespace == namespace}
-    for kind, ask in (("Pod", core.list_namespaced_pod), ("PersistentVolumeClaim", core.list_namespaced_persistent_volume_claim)):
-        found |= {f"{kind} {item.metadata.name}": item.metadata for item in ask(namespace, _request_timeout=SECONDS).items}
-    return sorted(name for name, metadata in found.items() if not of_release(metadata, release))
+    """What is in the namespace of a release that others made, or may not be listed: "KIND NAME". What is going is left out."""
+    from kubernetes.client import ApiException
+    core, apps, batch = client("CoreV1Api"), client("AppsV1Api"), client("BatchV1Api")
+    lists = {"Deployment": apps.list_namespaced_deployment, "DaemonSet": apps.list_namespaced_daemon_set,
+             "StatefulSet": apps.list_namespaced_stateful_set, "ReplicaSet": apps.list_namespaced_replica_set,
+             "Job": batch.list_namespaced_job, "CronJob": batch.list_namespaced_cron_job, "Pod": core.list_namespaced_pod,
+             "Service": core.list_namespaced_service, "ConfigMap": core.list_namespaced_config_map,
+             "Secret": core.list_namespaced_secret, "PersistentVolumeClaim": core.list_namespaced_persistent_volume_claim}
+    found: dict[str, Any] = {}
+    unknown = []
+    for kind, ask in lists.items():
+        try:
+            items = ask(namespace, _request_timeout=SECONDS).items
+        except ApiException as error:
+            unknown.append(f"every {kind} ({error.status}: they cannot be listed)")
+            continue
+        found |= {f"{kind} {item.metadata.name}": item.metadata for item in items
+                  if kind != "Secret" or not _kept_by_helm_or_kubernetes(item, release)}
+    stays = {name for name, metadata in found.items() if metadata.deletion_timestamp is None}
+    return unknown + sorted(stays - of_release(found, release) - set(CLUSTERS_OWN))
+
+
+def _kept_by_helm_or_kubernetes(secret: Any, release: str) -> bool:
+    labels = secret.metadata.labels or {}
+    return secret.type == "kubernetes.io/service-account-token" or (
+        secret.type == "helm.sh/release.v1" and labels.get("owner") == "helm" and labels.get("name") == release)

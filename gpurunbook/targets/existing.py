@@ -24,7 +24,7 @@ from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.journal import Journal, Record
 from gpurunbook.masking import hide
 from gpurunbook.plan import Check, Plan
-from gpurunbook.stages import gpu_operator, model, taint
+from gpurunbook.stages import crds, gpu_operator, model, taint
 from gpurunbook.targets import ClusterState, Part, Target, Wishes, adoption
 
 if TYPE_CHECKING:
@@ -47,7 +47,11 @@ class Existing(Target):
         return tuple(sorted(name for name in os.environ if name.startswith(CREDENTIALS)))
 
     def describe(self, folder: Path, cluster: ClusterConfig) -> ClusterConfig:
-        """What was adopted, as one group of GPU nodes; before that cluster.yaml's groups, without what is dated in it."""
+        """What was adopted, as one group of GPU nodes; before that cluster.yaml's groups, without what is dated in it.
+
+        What the run's own kubeconfig holds of secrets is hidden from here on, before anything is journalled.
+        """
+        _config(folder / "kubeconfig")
         adopted = _adopted(folder)
         if adopted is None:
             return cluster.model_copy(update={"warnings": ()})
@@ -60,8 +64,7 @@ class Existing(Target):
 
     def context(self, run: Run) -> str:
         """Out of the run's own kubeconfig, which has one: EKS's are ARNs, and the journal hides account ids."""
-        config = yaml.safe_load(run.kubeconfig.read_text()) if run.kubeconfig.exists() else {}
-        return str(config.get("current-context", ""))
+        return str(_config(run.kubeconfig).get("current-context", ""))
 
     def observe(self, run: Run) -> ClusterState:
         adopted = _adopted(run.folder)
@@ -120,11 +123,14 @@ class Existing(Target):
         Raises:
             RunbookError: the cluster does not answer, so that nothing can be taken away from it.
         """
+        files = (str(run.kubeconfig), str(_making(run.kubeconfig)))
+        away = Command(("rm", "-f", *files), why="remove the run's own kubeconfig; yours is as it was", limit=10)
         if not run.kubeconfig.exists():
-            return run.plan((), f"{NOT_OURS}, and the run has no way into it any more")
+            return run.plan([away] if _making(run.kubeconfig).exists() else (),
+                            f"{NOT_OURS}, and the run has no way into it any more")
         if not state.answers:
             raise RunbookError(f"the cluster does not answer: {state.parts[0].evidence}", where=str(run.kubeconfig),
-                               next=f"try again when it does; if it is gone for good: rm {run.kubeconfig}, and try again")
+                               next=f"try again when it does; if it is gone for good: {away.short}; and try again")
         commands, said = [], [f"{NOT_OURS}: what this run made goes, and nothing else"]
         pinned = gpu_operator.pin(run)
         namespace, release = pinned["namespace"], pinned["release"]
@@ -138,17 +144,16 @@ class Existing(Target):
             said.append(f"the taint {taint.UNINITIALIZED} that 04 removed is not put back")
         if run.stage == "teardown":
             _count(run)
-        commands.append(Command(("rm", "-f", str(run.kubeconfig)), why="remove the run's own kubeconfig; yours is as it was",
-                                limit=10))
+        commands.append(away)
         return run.plan(commands, "; ".join(said))
 
     def left(self, run: Run) -> list[Check]:
         """Asked with the client that the teardown began with: the kubeconfig is gone by now."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
-        gone = not run.kubeconfig.exists()
-        checks = [Check("the run's own kubeconfig is gone", "pass" if gone else "fail", str(run.kubeconfig),
-                        f"rm {run.kubeconfig}")]
+        files = [file for file in (run.kubeconfig, _making(run.kubeconfig)) if file.exists()]
+        checks = [Check("the run's own kubeconfig is gone", "fail" if files else "pass", str(run.kubeconfig),
+                        f"rm -f {' '.join(map(str, files))}")]
         try:
             return [*_mine(run), _theirs(run), *checks]
         except (RunbookError, ApiException, HTTPError) as error:
@@ -170,23 +175,50 @@ def _mine(run: Run) -> list[Check]:
         checks.append(Check("the run's release is gone", "fail" if kept else "pass", f"{release}: {len(kept)} revisions",
                             f"helm uninstall {release} -n {namespace}"))
         known = found["definitions"]
-        crds = sorted(set(gpu_operator.definitions(run)) - set(known)) if known is not None else []
-        checks.append(Check("the chart's CRDs are gone", "unknown" if known is None else "warn" if crds else "pass",
-                            "they may not be listed" if known is None else ", ".join(crds) or "none",
-                            f"if nobody uses them: kubectl delete crd {' '.join(crds)}"))
+        new = sorted(set(crds.names(run)) - set(known)) if known is not None else []
+        checks.append(Check("the chart's CRDs are gone", "unknown" if known is None else "warn" if new else "pass",
+                            "they may not be listed" if known is None else ", ".join(new) or "none",
+                            f"if nobody uses them: kubectl delete crd {' '.join(new)}"))
+    if gpu_operator.made_namespace(run):
+        there = namespace in _namespaces(run)
+        others = adoption.beside(run.client, namespace, release) if there else []
+        checks.append(Check("the run's namespace is gone", "pass" if not there else "warn" if others else "fail",
+                            f"{namespace}: others use it: {', '.join(others)}" if others else namespace,
+                            f"kubectl delete namespace {namespace}" + (", when nobody uses it any more" if others else "")))
     return checks
 
 
 def _theirs(run: Run) -> Check:
-    """Is everything there that was there when the teardown began, and was not the run's?"""
-    known = run.journal.last("foreign")
+    """Is everything there that was there when the teardown began, and was not the run's, and every CRD of before 05?
+
+    What none of the run's commands could have taken is somebody's own doing: a warning.
+    """
+    name, known, found = "what others have in the cluster is there", run.journal.last("foreign"), gpu_operator.before(run)
+    before = found["definitions"] or () if found else ()
+    lost = [f"CRD {crd}" for crd in sorted(set(before) - set(crds.names(run)))] if before else []
+    ours = list(lost) if gpu_operator.made(run) else []
+    if known:
+        own = {gpu_operator.pin(run)["namespace"]} if gpu_operator.made_namespace(run) else set()
+        gone = [f"Namespace {one}" for one in sorted(set(known["namespaces"]) - own - set(_namespaces(run)))]
+        gone += sorted(set(known["workloads"]) - set(_foreign(run)))
+        lost += gone
+        ours += [one for one in gone if _within_reach(run, one)]
+    if lost:
+        whose = "" if ours else "; none of the run's commands could have taken it"
+        return Check(name, "fail" if ours else "warn", f"gone since the run began: {', '.join(lost)}{whose}",
+                     f"look who did it: {run.journal.path}")
     if known is None:
-        return Check("what others have in the cluster is there", "unknown", "it was not counted before", "")
-    spaces = set(known["namespaces"]) - ({gpu_operator.pin(run)["namespace"]} if gpu_operator.made_namespace(run) else set())
-    lost = sorted(spaces - set(_namespaces(run))) + sorted(set(known["workloads"]) - set(_foreign(run)))
-    return Check("what others have in the cluster is there", "fail" if lost else "pass",
-                 f"gone since the teardown began: {', '.join(lost)}" if lost else
-                 f"{len(spaces)} namespaces, {len(known['workloads'])} workloads", f"look who did it: {run.journal.path}")
+        return Check(name, "unknown", "it was not counted before", "")
+    return Check(name, "pass", f"{len(known['namespaces'])} namespaces, {len(known['workloads'])} workloads, {len(before)} CRDs")
+
+
+def _within_reach(run: Run, what: str) -> bool:
+    """Whether a command of the teardown could have taken a "Namespace NAME" or "KIND NAMESPACE/NAME"."""
+    namespace = gpu_operator.pin(run)["namespace"]
+    kind, _, name = what.partition(" ")
+    if what == f"Deployment {model.NAMESPACE}/{model.manifest(run).name}":
+        return True
+    return gpu_operator.made(run) and (name if kind == "Namespace" else name.partition("/")[0]) == namespace
 
 
 def _count(run: Run) -> None:
@@ -212,6 +244,21 @@ def _done(run: Run, stage: str) -> bool:
     return any(r["kind"] == "intent" and r["stage"] == stage and r["changes"] and r["id"] in good for r in run.journal.records())
 
 
+def _making(kubeconfig: Path) -> Path:
+    """Where the copy stands until it is whole; a kill may leave it there."""
+    return kubeconfig.with_suffix(".making")
+
+
+def _config(kubeconfig: Path) -> dict[str, Any]:
+    """The run's own kubeconfig, {} where there is none or it cannot be read; its secrets are hidden from here on."""
+    try:
+        config: dict[str, Any] = yaml.safe_load(kubeconfig.read_text()) or {}
+    except (OSError, yaml.YAMLError):
+        return {}
+    adoption.hide_secrets(config)
+    return config
+
+
 def _adopted(folder: Path) -> Record | None:
     """What the run took over: file, context, server, selector, os, version, gpu_taints (effects)."""
     return Journal(folder).last("existing")
@@ -233,7 +280,7 @@ def _file(run: Run, wishes: Wishes) -> Path:
 def _keep(file: Path, argv: list[str]) -> None:
     """Run a command and write what it prints to a file that only its owner may read."""
     printed = run_command(Command(tuple(argv), why="", limit=COPY_SECONDS, data=True), env=os.environ).raw
-    making = file.with_suffix(".making")
+    making = _making(file)
     with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
         out.write(printed)
     making.replace(file)

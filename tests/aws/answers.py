@@ -51,7 +51,8 @@ class Answers:
             if isinstance(answer, Exception):
                 raise answer
         except Refusal as refusal:
-            return _Reply(refusal.status), {"Error": {"Code": refusal.code, "Message": refusal.message}, "ResponseMetadata": {}}
+            return _Reply(refusal.status), {"Error": {"Code": refusal.code, "Message": refusal.message},
+                                            "ResponseMetadata": {"HTTPStatusCode": refusal.status}}
         return _Reply(200), {**answer, "ResponseMetadata": {"HTTPStatusCode": 200}}
 
 

@@ -21,7 +21,7 @@ FLAG = re.compile(r"(?<![\w-])--?[A-Za-z][\w-]*")
 EKSCTL = [Eksctl().create_cluster(Path("c"), Path("k")),
           Eksctl().create_nodegroup(Path("c"), "a", "b"), Eksctl().create_addon("vpc-cni", "c", "r"),
           Eksctl().delete_nodegroup("g", "c", "r"), Eksctl().delete_cluster("c", "r"),
-          Eksctl().try_account("c", "r", Path("k"), {"a": "b"}), Eksctl().write_kubeconfig("c", "r", Path("k"))]
+          Eksctl().try_account("c", "r", "1.36", Path("k"), {"a": "b"}), Eksctl().write_kubeconfig("c", "r", Path("k"))]
 
 
 def parts(command: Command) -> tuple[list[str], set[str]]:

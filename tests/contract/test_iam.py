@@ -14,12 +14,10 @@ import pytest
 from botocore import xform_name
 
 from gpurunbook.targets.eks import permissions
+from gpurunbook.targets.eks.account import IAM
 from gpurunbook.targets.eks.aws import ACTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
-PREFIXES = {"elb": "elasticloadbalancing", "elbv2": "elasticloadbalancing", "service-quotas": "servicequotas",
-            "resourcegroupstaggingapi": "tag"}
-"""What IAM calls a service, where that is not boto3's name. Source: AWS's service authorization reference."""
 
 
 def document(name: str) -> dict[str, Any]:
@@ -48,7 +46,7 @@ def in_source() -> set[tuple[str, str]]:
 
 def action(service: str, operation: str) -> str:
     """How IAM writes a call. Raises KeyError for an operation that boto3 does not know."""
-    return f"{PREFIXES.get(service, service)}:{operations(service)[xform_name(operation)]}"
+    return f"{IAM.get(service, service)}:{operations(service)[xform_name(operation)]}"
 
 
 @cache
@@ -88,6 +86,13 @@ def test_a_policy_is_one_that_iam_takes(name: str) -> None:
     assert all(sid.isalnum() for sid in ids)
     assert all({"Effect", "Action", "Resource"} <= set(statement) for statement in whole["Statement"])
     assert len(json.dumps(whole, separators=(",", ":"))) <= 6144  # a managed policy's limit, in characters without spaces
+
+
+def test_the_preflight_tells_the_simulation_all_that_the_provisioners_conditions_ask() -> None:
+    asked = {key for statement in document("provision")["Statement"]
+             for operator in statement.get("Condition", {}).values() for key in operator}
+    assert "aws:RequestTag/gpurunbook/run" in asked
+    assert asked <= permissions.context("eu-central-1").keys()
 
 
 def test_the_provisioner_makes_in_one_region_and_never_without_a_runs_tag() -> None:

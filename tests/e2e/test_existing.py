@@ -29,6 +29,26 @@ spec:
   template:
     metadata: {labels: {app: shop}}
     spec: {containers: [{name: shop, image: example/shop:1}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: twin, namespace: default}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: dolly-v2, owner: twin}}
+  template:
+    metadata: {labels: {app: dolly-v2, owner: twin}}
+    spec: {containers: [{name: twin, image: example/twin:1}]}
+---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: gpuclusters.nvidia.com}
+spec:
+  group: nvidia.com
+  scope: Cluster
+  names: {kind: GPUCluster, listKind: GPUClusterList, plural: gpuclusters, singular: gpucluster}
+  versions:
+    - {name: v1alpha1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}
 """
 SAME_NAME = """
 apiVersion: apps/v1
@@ -45,7 +65,7 @@ spec:
 
 @pytest.fixture(scope="module")
 def host(checkout: Checkout) -> Iterator[Cluster]:
-    """Somebody's cluster: a rehearsal of another run, with somebody's namespace and workload in it."""
+    """Somebody's cluster: a rehearsal of another run, with somebody's namespace, workloads and CRD in it."""
     checkout("run", "--run-id", "host", "--until", "provision")
     made = Cluster(checkout, "host")
     made.kubectl("apply", "-f", "-", input=FOREIGN)
@@ -103,7 +123,14 @@ def test_ten_tokens_on_a_cluster_of_somebody_and_nothing_of_it_stays(checkout: C
     assert plans["provision"] == [1]
     assert (plans["taint"], plans["gpu_operator"], plans["model"]) == ([1, 0], [1, 0], [1, 0])
 
-    pod = json.loads(host.kubectl("get", "pods", "-n", "default", "-l", "app=dolly-v2", "-o", "json").stdout)["items"][0]["spec"]
+    install = next(r for r in checkout.records("guest") if r["kind"] == "plan" and r["stage"] == "gpu_operator")
+    assert install["shown"][0].endswith("--set operator.cleanupCRD=false")
+    with_label = ("pods", "-n", "default", "-l", "app=dolly-v2,gpurunbook.dev/run=guest", "-o", "json")
+    (mine,) = json.loads(host.kubectl("get", *with_label).stdout)["items"]
+    pod = mine["spec"]
+    into = [r["argv"] for r in checkout.records("guest") if r["kind"] == "intent" and "exec" in r["argv"]]
+    assert into
+    assert all(mine["metadata"]["name"] in argv for argv in into), "the twin's pod has the manifest's label too"
     assert pod["nodeSelector"] == {"node.kubernetes.io/instance-type": "g4dn.xlarge"}
     assert {"name": "HF_HOME", "value": "/weights"} in pod["containers"][0]["env"]
     theirs = names(host, "pods", "-n", "somebody")
@@ -116,7 +143,8 @@ def test_ten_tokens_on_a_cluster_of_somebody_and_nothing_of_it_stays(checkout: C
     assert "✗" not in done.stderr
     assert (releases(host), names(host, "namespaces")) == (set(), {
         "default", "kube-node-lease", "kube-public", "kube-system", "somebody"})
-    assert names(host, "deployments") == {"shop"}
+    assert names(host, "deployments") == {"shop", "twin"}
+    assert "gpuclusters.nvidia.com" in names(host, "crds")
     assert len(names(host, "pods", "-n", "somebody")) == 2
     assert len(names(host, "nodes")) == 3
     assert not own.exists()
@@ -124,7 +152,8 @@ def test_ten_tokens_on_a_cluster_of_somebody_and_nothing_of_it_stays(checkout: C
     assert kubeconfig.with_suffix(".away").read_bytes() == before
     last = [r for r in checkout.records("guest") if r["kind"] == "checks"][-1]["checks"]
     assert {c["name"]: c["state"] for c in last} == {
-        "the run's Deployment is gone": "pass", "the run's release is gone": "pass", "the chart's CRDs are gone": "pass",
+        "the run's Deployment is gone": "pass", "the run's release is gone": "pass", "the chart's CRDs are gone": "warn",
+        "the run's namespace is gone": "pass",
         "what others have in the cluster is there": "pass", "the run's own kubeconfig is gone": "pass"}
     assert any("is not put back" in r["reason"] for r in checkout.records("guest") if r["kind"] == "plan")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +19,10 @@ from gpurunbook.deployment import RUN_LABEL
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.programs.helm import Release
 from gpurunbook.runbook import Run
-from gpurunbook.stages import gpu_operator, nodes
+from gpurunbook.stages import gpu_operator, nodes, taint
 from gpurunbook.targets import ClusterState, Part, Wishes, adoption
 from gpurunbook.targets.existing import Existing
+from gpurunbook.targets.rehearsal.cluster import Rehearsal
 
 ROOT = Path(__file__).resolve().parents[2]
 TYPE = "node.kubernetes.io/instance-type"
@@ -35,9 +37,12 @@ def node(name: str, gpus: int = 0, taints: tuple[tuple[str, str], ...] = (), **l
     return adoption.Node(name, both, gpus, taints, "Ubuntu", "1.36")
 
 
-def meta(name: str, namespace: str = "", labels: Any = None, annotations: Any = None, owned: bool = False) -> Any:
-    return SimpleNamespace(name=name, namespace=namespace, labels=labels, annotations=annotations,
-                           owner_references=["an owner"] if owned else None)
+def meta(name: str, namespace: str = "", labels: Any = None, annotations: Any = None, owners: tuple[Any, ...] = (),
+         going: Any = None) -> Any:
+    """`owners`: (apiVersion, kind, uid) each; the uid of an object is its name."""
+    refs = [SimpleNamespace(api_version=version, kind=kind, uid=uid) for version, kind, uid in owners]
+    return SimpleNamespace(name=name, namespace=namespace, labels=labels, annotations=annotations, uid=name,
+                           owner_references=refs or None, deletion_timestamp=going)
 
 
 class Api:
@@ -47,7 +52,8 @@ class Api:
         self.lists = lists
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        return lambda *args, **options: SimpleNamespace(items=[SimpleNamespace(metadata=m) for m in self.lists.get(name, [])])
+        return lambda *args, **options: SimpleNamespace(items=[SimpleNamespace(metadata=m, type=(m.labels or {}).get("type", ""))
+                                                               for m in self.lists.get(name, [])])
 
     def read_namespaced_deployment(self, name: str, namespace: str, **options: Any) -> Any:
         from kubernetes.client import ApiException
@@ -58,8 +64,14 @@ class Api:
         return SimpleNamespace(metadata=found[0])
 
     def list_custom_resource_definition(self, **options: Any) -> Any:
-        return SimpleNamespace(items=[SimpleNamespace(metadata=m, spec=SimpleNamespace(group=m.namespace))
-                                      for m in self.lists.get("crds", [])])
+        versions = [SimpleNamespace(name="v0", served=False), SimpleNamespace(name="v1", served=True)]
+        return SimpleNamespace(items=[SimpleNamespace(metadata=m, spec=SimpleNamespace(
+            group=m.namespace, versions=versions, names=SimpleNamespace(plural=m.name.partition(".")[0])))
+            for m in self.lists.get("crds", [])])
+
+    def list_cluster_custom_object(self, group: str, version: str, plural: str, **options: Any) -> Any:
+        assert version == "v1"
+        return {"items": self.lists.get(f"{plural}.{group}", [])}
 
 
 class Guest(Run):
@@ -274,6 +286,60 @@ def test_a_context_that_holds_an_account_id_is_read_from_the_kubeconfig(guest: C
     assert run.target.context(run) == "arn:aws:eks:eu-central-1:123456789012:cluster/theirs"
 
 
+# The taint
+
+STUCK = f"{taint.UNINITIALIZED}:NoSchedule"
+
+
+def tainted(name: str, *taints: str, where: str = "aws:///a/i", **labels: str) -> nodes.Node:
+    return nodes.Node(name, "pool=gpu", True, True, "", "a", 0, taints, {"pool": "gpu", **labels}, where, "")
+
+
+@pytest.mark.parametrize(("found", "shown"), [
+    ([tainted("a", STUCK), tainted("b", STUCK)], f"kubectl taint nodes -l pool=gpu {taint.UNINITIALIZED}-"),
+    ([tainted("a", STUCK), tainted("b")], f"kubectl taint nodes a {taint.UNINITIALIZED}-"),
+    ([tainted("a"), tainted("b", STUCK), tainted("c", STUCK)], f"kubectl taint nodes b c {taint.UNINITIALIZED}-"),
+    ([tainted("a", STUCK, pool="other")], f"kubectl taint nodes a {taint.UNINITIALIZED}-"),
+])
+def test_the_selector_is_used_only_where_each_of_its_nodes_is_stuck(guest: Callable[..., Guest], found: list[nodes.Node],
+                                                                    shown: str) -> None:
+    run = guest("taint")
+    run.cluster = run.target.describe(run.folder, run.cluster)
+    assert [c.short for c in taint.plan(run, found)] == [shown]
+
+
+def aged(name: str, seconds: float) -> Any:
+    return SimpleNamespace(name=name, labels={}, creation_timestamp=datetime.now(UTC) - timedelta(seconds=seconds))
+
+
+def test_a_new_node_is_left_to_the_clusters_own_cloud_controller(guest: Callable[..., Guest]) -> None:
+    run = guest("taint", list_node=[aged("new", 5), aged("old", 600), aged("placed", 5)])
+    run.cluster = run.target.describe(run.folder, run.cluster)
+    new, old, placed = tainted("new", STUCK, where=""), tainted("old", STUCK, where=""), tainted("placed", STUCK)
+    plan = taint.plan(run, [new, old, placed])
+    assert [c.short for c in plan] == [f"kubectl taint nodes old placed {taint.UNINITIALIZED}-"]
+    assert "left to the cloud controller, since younger than 60 s: new" in plan.reason
+    only = taint.plan(run, [new, tainted("free")])
+    assert (only.commands, only.reason) == ((), "left to the cloud controller, since younger than 60 s: new")
+    assert taint.young(run, [new, old, placed]) == [new]
+    run.target = Rehearsal()
+    assert taint.young(run, [new, old, placed]) == [], "on a cluster of our own we know that nobody comes"
+
+
+@pytest.mark.parametrize(("age", "state"), [(5, "warn"), (600, "fail")])
+def test_a_taint_that_is_left_warns_while_its_node_is_new(guest: Callable[..., Guest], age: float, state: str) -> None:
+    run = guest("taint")
+    run.cluster = run.target.describe(run.folder, run.cluster)
+    item = v1_node(pool="gpu")
+    item.metadata.creation_timestamp = aged("n", age).creation_timestamp
+    item.spec.taints = [SimpleNamespace(key=taint.UNINITIALIZED, effect="NoSchedule")]
+    run.api.list_node = lambda **options: SimpleNamespace(items=[item])  # type: ignore[attr-defined]
+    check = taint.verify(run)[0]
+    assert (check.state, check.evidence.split()[0]) == (state, "n")
+    item.spec.taints = None
+    assert taint.verify(run)[0].state == "pass"
+
+
 # Whose is the operator?
 
 def test_a_release_is_ours_only_if_it_was_not_there_and_05_installed_it(guest: Callable[..., Guest]) -> None:
@@ -286,6 +352,16 @@ def test_a_release_is_ours_only_if_it_was_not_there_and_05_installed_it(guest: C
     assert not gpu_operator.made_namespace(run)
     run.journal.append("operator", release=True, namespace=True, definitions=[])
     assert not gpu_operator.made(run)
+
+
+def test_what_an_earlier_life_of_the_run_installed_is_not_ours_now(guest: Callable[..., Guest]) -> None:
+    run = guest("gpu_operator")
+    installed(run)
+    run.journal.append("run", state="finished")
+    run.journal.append("operator", release=False, namespace=False, definitions=[])
+    assert not gpu_operator.made(run)
+    assert not gpu_operator.made_namespace(run)
+    assert "has its own" in gpu_operator._others(run, None, "ready", [])
 
 
 @pytest.mark.parametrize(("release", "policy", "gpus", "said"), [
@@ -306,42 +382,159 @@ def test_what_others_have_seen_to_is_left_to_them(guest: Callable[..., Guest], r
     assert gpu_operator._others(run, found, policy, seen) == ""
 
 
+def test_objects_of_nvidias_kinds_are_somebodys_operator(guest: Callable[..., Guest]) -> None:
+    kinds = [meta("gpuclusters.nvidia.com", "nvidia.com"), meta("nvidiadrivers.nvidia.com", "nvidia.com"),
+             meta("nodefeatures.nfd.k8s-sigs.io", "nfd.k8s-sigs.io")]
+    seen: dict[str, list[Any]] = {"crds": kinds, "nodefeatures.nfd.k8s-sigs.io": [{}]}
+    run = guest("gpu_operator", **seen)
+    assert gpu_operator._others(run, None, "", []) == ""
+    run.api.lists = {**seen, "gpuclusters.nvidia.com": [{}]}
+    others = gpu_operator._others(run, None, "", [])
+    assert others == "others have objects of NVIDIA's in the cluster: gpuclusters.nvidia.com"
+    facts = gpu_operator.Facts(CHART, None, {}, "", (), others)
+    plan = gpu_operator.plan(run, facts)
+    assert not plan
+    assert "gpuclusters.nvidia.com: nothing is installed" in plan.reason
+
+
+def test_kinds_that_may_not_be_looked_into_stop_05(guest: Callable[..., Guest]) -> None:
+    from kubernetes.client import ApiException
+
+    def refused(*args: Any, **options: Any) -> Any:
+        raise ApiException(status=403, reason="Forbidden")
+
+    run = guest("gpu_operator", crds=[meta("gpuclusters.nvidia.com", "nvidia.com")])
+    run.api.list_cluster_custom_object = refused  # type: ignore[method-assign]
+    with pytest.raises(RunbookError, match=r"whether others use gpuclusters\.nvidia\.com cannot be read: Forbidden"):
+        gpu_operator._others(run, None, "", [])
+
+
+CHART = gpu_operator.Chart("nvidia", "u", "v26.7.0", "gpu-operator", "gpu-operator", "/chart", "", True)
+KEEP = ["--set", "operator.cleanupCRD=false"]
+
+
+@pytest.mark.parametrize(("known", "flags", "values"), [
+    ([], [], {"operator": {"cleanupCRD": True}}),
+    (None, KEEP, {"operator": {"cleanupCRD": False}}),
+    (["gpuclusters.nvidia.com"], KEEP, {"operator": {"cleanupCRD": False}}),
+    (["nodefeatures.nfd.k8s-sigs.io"], [*KEEP, "--set", "nfd.enabled=false"],
+     {"operator": {"cleanupCRD": False}, "nfd": {"enabled": False}}),
+])
+def test_the_chart_removes_its_crds_only_where_there_were_none(guest: Callable[..., Guest], known: list[str] | None,
+                                                               flags: list[str], values: dict[str, Any]) -> None:
+    run = guest("gpu_operator")
+    run.cluster = run.target.describe(run.folder, run.cluster)
+    run.journal.append("operator", release=False, namespace=False, definitions=known)
+    (install,) = gpu_operator.plan(run, gpu_operator.Facts(CHART, None, {}, "", ()))
+    after = install.argv.index("--timeout=900s") + 1
+    assert list(install.argv[after:]) == flags
+    assert install.short.endswith(" ".join(["--timeout=900s", *flags]))
+    file = yaml.safe_load((ROOT / "manifests" / "gpu-operator" / "ubuntu.yaml").read_text())
+    there = Release("gpu-operator", "deployed", "gpu-operator-v26.7.0", 1)
+    deployed = gpu_operator.Facts(CHART, there, {**file, **values}, "ready", ())
+    assert not gpu_operator.plan(run, deployed), "a second run changes nothing"
+    assert bool(gpu_operator.plan(run, gpu_operator.Facts(CHART, there, file, "ready", ()))) is bool(flags)
+
+
+def test_before_05_has_looked_no_crd_is_given_up(guest: Callable[..., Guest]) -> None:
+    run = guest()
+    run.cluster = run.target.describe(run.folder, run.cluster)
+    (install,) = gpu_operator.plan(run, gpu_operator.Facts(CHART, None, {}, "", ()))
+    assert list(install.argv[-2:]) == KEEP
+
+
 # Taking away
 
 OPERATOR = {"meta.helm.sh/release-name": "gpu-operator"}
 
 
+POLICY = ("nvidia.com/v1", "ClusterPolicy", "p")
+
+
 def test_what_the_run_made_is_told_from_what_others_have() -> None:
     found = {"shop": meta("shop", "somebody"), "mine": meta("d", "default", {RUN_LABEL: "guest"}),
              "another run's": meta("d", "x", {RUN_LABEL: "other"}), "chart's": meta("c", "gpu-operator", annotations=OPERATOR),
-             "operand": meta("o", "gpu-operator", owned=True), "stranger": meta("s", "gpu-operator")}
-    assert adoption.foreign(found, "guest", "gpu-operator", "gpu-operator") == ["another run's", "shop", "stranger"]
-    assert adoption.foreign(found, "guest", "gpu-operator", "") == ["another run's", "chart's", "operand", "shop", "stranger"]
+             "operand": meta("o", "gpu-operator", owners=(POLICY,)), "stranger": meta("s", "gpu-operator"),
+             "stranger's": meta("t", "gpu-operator", owners=(("example.com/v1", "Shop", "s"),)),
+             "elsewhere": meta("e", "somebody", owners=(POLICY,))}
+    strange = ["another run's", "elsewhere", "shop", "stranger", "stranger's"]
+    assert adoption.foreign(found, "guest", "gpu-operator", "gpu-operator") == strange
+    assert adoption.foreign(found, "guest", "gpu-operator", "") == sorted([*strange, "chart's", "operand"])
+
+
+@pytest.mark.parametrize(("owners", "goes"), [
+    ((POLICY,), True), ((("apps/v1", "ReplicaSet", "rs"),), True), ((("nfd.k8s-sigs.io/v1alpha1", "NodeFeature", "n"),), True),
+    ((), False), ((("apps/v1", "ReplicaSet", "theirs"),), False), ((("example.com/v1", "ClusterPolicy", "p"),), False),
+    ((("v1", "Node", "n"),), False), ((POLICY, ("example.com/v1", "Shop", "s")), False),
+])
+def test_owners_must_lead_to_the_release(owners: tuple[Any, ...], goes: bool) -> None:
+    found = {"chart's": meta("d", annotations=OPERATOR), "rs": meta("rs", owners=(("apps/v1", "Deployment", "d"),)),
+             "theirs": meta("theirs"), "it": meta("it", owners=owners)}
+    assert ("it" in adoption.of_release(found, "gpu-operator")) is goes
+    assert "it" not in adoption.of_release({**found, "it": meta("it", annotations={
+        "meta.helm.sh/release-name": "theirs"})}, "gpu-operator")
 
 
 def shown(run: Guest) -> list[str]:
     return [command.short for command in run.target.delete(run, THERE)]
 
 
+def away(run: Guest) -> str:
+    return f"rm -f {run.kubeconfig} {run.kubeconfig}.making"
+
+
 def test_the_namespace_goes_if_the_run_made_it_and_the_kubeconfig_goes_last(guest: Callable[..., Guest]) -> None:
     run = guest(list_namespace=[meta("gpu-operator")],
                 list_deployment_for_all_namespaces=[meta("o", "gpu-operator", annotations=OPERATOR), meta("shop", "somebody")])
-    assert shown(run) == [f"rm -f {run.kubeconfig}"], "05 did not run"
+    assert shown(run) == [away(run)], "05 did not run"
     installed(run, namespace=True)
-    assert shown(run) == [f"rm -f {run.kubeconfig}"]
+    assert shown(run) == [away(run)]
     run.journal.append("operator", release=False, namespace=False, definitions=[])
-    assert shown(run) == ["kubectl delete namespace gpu-operator --ignore-not-found", f"rm -f {run.kubeconfig}"]
+    assert shown(run) == ["kubectl delete namespace gpu-operator --ignore-not-found", away(run)]
 
 
-@pytest.mark.parametrize("others", ["list_deployment_for_all_namespaces", "list_namespaced_pod",
-                                    "list_namespaced_persistent_volume_claim"])
-def test_a_namespace_that_others_use_stays(guest: Callable[..., Guest], others: str) -> None:
-    run = guest(list_namespace=[meta("gpu-operator")], **{others: [meta("theirs", "gpu-operator")]})
+NAMESPACED = ["deployment", "daemon_set", "stateful_set", "replica_set", "job", "cron_job", "pod", "service", "config_map",
+              "secret", "persistent_volume_claim"]
+
+
+@pytest.mark.parametrize("kind", NAMESPACED)
+def test_a_namespace_that_others_use_stays(guest: Callable[..., Guest], kind: str) -> None:
+    theirs = meta("theirs", "gpu-operator", owners=(("example.com/v1", "Shop", "s"),))
+    run = guest(list_namespace=[meta("gpu-operator")], **{f"list_namespaced_{kind}": [theirs]})
     installed(run)
     plan = run.target.delete(run, THERE)
-    assert [c.short for c in plan] == [f"rm -f {run.kubeconfig}"]
+    assert [c.short for c in plan] == [away(run)]
     assert "the namespace gpu-operator stays, since others use it" in plan.reason
     assert "theirs" in plan.reason
+    check = next(c for c in run.target.left(run) if c.name == "the run's namespace is gone")
+    assert check.state == "warn"
+    assert "theirs" in check.evidence
+
+
+def test_a_namespace_with_what_may_not_be_listed_stays(guest: Callable[..., Guest]) -> None:
+    from kubernetes.client import ApiException
+
+    def refused(*args: Any, **options: Any) -> Any:
+        raise ApiException(status=403)
+
+    run = guest(list_namespace=[meta("gpu-operator")])
+    installed(run)
+    run.api.list_namespaced_secret = refused  # type: ignore[attr-defined]
+    plan = run.target.delete(run, THERE)
+    assert [c.short for c in plan] == [away(run)]
+    assert "every Secret (403: they cannot be listed)" in plan.reason
+
+
+def test_what_comes_and_goes_with_a_namespace_or_a_release_does_not_keep_it(guest: Callable[..., Guest]) -> None:
+    def kept(release: str, kind: str = "helm.sh/release.v1") -> Any:
+        return meta(release, labels={"type": kind, "owner": "helm", "name": release})
+
+    lists = {"list_namespaced_config_map": [meta("kube-root-ca.crt")], "list_namespaced_pod": [meta("old", going="now")],
+             "list_namespaced_secret": [kept("gpu-operator"), kept("x", "kubernetes.io/service-account-token")]}
+    run = guest(**lists)
+    assert adoption.beside(run.client, "gpu-operator", "gpu-operator") == []
+    run.api.lists = {**lists, "list_namespaced_secret": [kept("another"), kept("gpu-operator", "Opaque")]}
+    assert adoption.beside(run.client, "gpu-operator", "gpu-operator") == ["Secret another", "Secret gpu-operator"]
 
 
 def test_a_cluster_that_does_not_answer_keeps_its_kubeconfig(guest: Callable[..., Guest]) -> None:
@@ -365,11 +558,14 @@ def states(run: Guest) -> dict[str, str]:
 
 def test_what_is_left_of_the_run_fails_the_teardown(guest: Callable[..., Guest]) -> None:
     run = guest(list_deployment_for_all_namespaces=[meta("dolly-v2-deployment", "default", {RUN_LABEL: "guest"})],
-                list_namespaced_secret=[meta("sh.helm.release.v1.gpu-operator.v1")],
+                list_namespaced_secret=[meta("sh.helm.release.v1.gpu-operator.v1", labels={
+                    "type": "helm.sh/release.v1", "owner": "helm", "name": "gpu-operator"})],
+                list_namespace=[meta("gpu-operator")],
                 crds=[meta("clusterpolicies.nvidia.com", "nvidia.com"), meta("shops.example.com", "example.com")])
     installed(run)
     assert states(run) == {
         "the run's Deployment is gone": "fail", "the run's release is gone": "fail", "the chart's CRDs are gone": "warn",
+        "the run's namespace is gone": "fail",
         "what others have in the cluster is there": "unknown", "the run's own kubeconfig is gone": "fail"}
 
 
@@ -388,7 +584,7 @@ def test_what_may_not_be_listed_is_unknown_and_never_ours(guest: Callable[..., G
     assert not gpu_operator.made_namespace(run)
     run = guest()
     run.api.list_namespace = refused  # type: ignore[method-assign]
-    assert shown(run) == [f"rm -f {run.kubeconfig}"]
+    assert shown(run) == [away(run)]
     found = states(run)
     assert found["the chart's CRDs are gone"] == "unknown"
     assert found["what others have in the cluster is there"] == "unknown"
@@ -403,17 +599,90 @@ def test_what_was_there_before_is_not_counted_as_left(guest: Callable[..., Guest
     assert set(states(run).values()) == {"pass"}
 
 
-@pytest.mark.parametrize("lost", ["list_namespace", "list_deployment_for_all_namespaces"])
-def test_what_others_lost_meanwhile_is_named(guest: Callable[..., Guest], lost: str) -> None:
-    lists = {"list_namespace": [meta("somebody")], "list_deployment_for_all_namespaces": [meta("shop", "somebody")]}
-    run = guest(**lists)
-    run.target.delete(run, THERE)
-    assert states(run)["what others have in the cluster is there"] == "pass"
-    lists[lost].clear()
-    run.api.lists = lists
+def theirs(run: Guest) -> tuple[str, str]:
     check = next(c for c in run.target.left(run) if c.name == "what others have in the cluster is there")
-    assert check.state == "fail"
-    assert "somebody" in check.evidence
+    return check.state, check.evidence
+
+
+@pytest.mark.parametrize(("kind", "lost", "made", "state"), [
+    ("list_namespace", meta("somebody"), True, "warn"),
+    ("list_namespace", meta("gpu-operator"), True, "fail"),
+    ("list_namespace", meta("gpu-operator"), False, "warn"),
+    ("list_deployment_for_all_namespaces", meta("shop", "somebody"), True, "warn"),
+    ("list_deployment_for_all_namespaces", meta("shop", "gpu-operator"), True, "fail"),
+    ("list_deployment_for_all_namespaces", meta("shop", "gpu-operator"), False, "warn"),
+    ("list_deployment_for_all_namespaces", meta("dolly-v2-deployment", "default"), False, "fail"),
+    ("crds", meta("gpuclusters.nvidia.com", "nvidia.com"), True, "fail"),
+    ("crds", meta("gpuclusters.nvidia.com", "nvidia.com"), False, "warn"),
+])
+def test_what_others_lost_is_named_and_fails_where_we_may_have_taken_it(guest: Callable[..., Guest], kind: str, lost: Any,
+                                                                        made: bool, state: str) -> None:
+    run = guest(**{kind: [lost]})
+    known = [lost.name] if kind == "crds" else []
+    if made:
+        installed(run, namespace=True, definitions=tuple(known))
+    else:
+        run.journal.append("operator", release=True, namespace=True, definitions=known)
+    run.target.delete(run, THERE)
+    assert theirs(run)[0] == "pass"
+    run.api.lists = {}
+    found, evidence = theirs(run)
+    assert found == state
+    assert lost.name in evidence
+    assert ("none of the run's commands" in evidence) is (state == "warn")
+
+
+def test_a_crd_that_is_gone_fails_even_where_nothing_could_be_counted(guest: Callable[..., Guest]) -> None:
+    run = guest(crds=[meta("gpuclusters.nvidia.com", "nvidia.com")])
+    installed(run, definitions=("gpuclusters.nvidia.com", "nvidiadrivers.nvidia.com"))
+    assert theirs(run) == ("fail", "gone since the run began: CRD nvidiadrivers.nvidia.com")
+
+
+# Secrets
+
+CANARIES = {"token": "tok-canary-1234", "password": "pass-canary-1234", "client-key-data": "a2V5LWNhbmFyeQ=="}
+MORE = {"auth-provider": {"config": {"refresh-token": "ref-canary-1234", "client-id": "public-1234"}},
+        "exec": {"env": [{"name": "MY_SECRET", "value": "env-canary-1234"}, {"name": "PROFILE", "value": "public-5678"}]}}
+
+
+def unhidden(*values: str) -> list[str]:
+    from gpurunbook.masking import hide
+    return [value for value in values if hide(value) == value]
+
+
+def test_what_a_kubeconfig_proves_itself_with_is_hidden_once_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpurunbook import masking
+    monkeypatch.setattr(masking, "_known", set())
+    secrets = [*CANARIES.values(), "ref-canary-1234", "env-canary-1234"]
+    public = ["public-1234", "public-5678"]
+    users = [{"name": "u", "user": {**CANARIES, **MORE}}, {"name": "none", "user": None}]
+    file = kubeconfig(tmp_path, users=users)
+    assert unhidden(*secrets) == secrets
+    adoption.find(file, "work")
+    assert unhidden(*secrets, *public) == public
+
+    monkeypatch.setattr(masking, "_known", set())  # another process, which opens the run
+    file.rename(tmp_path / "kubeconfig")
+    Existing().describe(tmp_path, load_cluster(ROOT / "cluster.yaml"))
+    assert unhidden(*secrets, *public) == public
+
+
+@pytest.mark.parametrize(("server", "kept"), [
+    ("https://me:s3cret@s:6443/x", "https://s:6443/x"), ("https://me@s", "https://s"), ("https://s/a@b", "https://s/a@b")])
+def test_who_one_is_does_not_stay_in_the_servers_address(tmp_path: Path, server: str, kept: str) -> None:
+    file = kubeconfig(tmp_path, clusters=[{"name": "c", "cluster": {"server": server}}])
+    assert adoption.find(file, "work") == ("work", kept)
+
+
+def test_half_a_copy_of_the_kubeconfig_goes_too(guest: Callable[..., Guest]) -> None:
+    run = guest(adopted=False)
+    assert shown(run) == []
+    making = run.folder / "kubeconfig.making"
+    making.touch()
+    assert shown(run) == [away(run)]
+    assert states(guest(adopted=False))["the run's own kubeconfig is gone"] == "fail"
+    making.unlink()
+    assert states(guest(adopted=False))["the run's own kubeconfig is gone"] == "pass"
 
 
 def test_without_a_way_into_the_cluster_what_is_left_is_unknown(guest: Callable[..., Guest]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -64,3 +66,26 @@ def test_no_writer_lets_a_canary_through(tmp_path: Path) -> None:
 @given(st.text(max_size=200))
 def test_hiding_twice_changes_nothing_more(text: str) -> None:
     assert masking.hide(masking.hide(text)) == masking.hide(text)
+
+
+def test_a_secret_in_printed_json_or_a_url_is_seen(tmp_path: Path) -> None:
+    secret = CANARIES["MY_PASSWORD"]
+    Journal(tmp_path).append("result", tail=json.dumps({"password": secret}), argv=(f"--url={quote(secret, safe='')}",))
+    text = (tmp_path / "journal.jsonl").read_text()
+    for form in (secret, json.dumps(secret)[1:-1], json.dumps(json.dumps(secret)[1:-1])[1:-1], quote(secret, safe="")):
+        assert form not in text
+
+
+@pytest.mark.parametrize(("name", "hidden"), [
+    ("DB_CREDENTIALS", True), ("SSH_PASSPHRASE", True), ("HF_TOKENS", True), ("TOKENIZER_NAME", False),
+    ("AWS_WEB_IDENTITY_TOKEN_FILE", False), ("GOOGLE_APPLICATION_CREDENTIALS", False)])
+def test_names_tell_secrets_from_places(name: str, hidden: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "value/of/it")
+    assert (masking.hide("value/of/it") == masking.HIDDEN) == hidden
+
+
+def test_a_secret_in_a_very_long_line_is_seen(tmp_path: Path) -> None:
+    secret = CANARIES["AWS_SECRET_ACCESS_KEY"]
+    script = f"print('x' * (2**16 - 20) + {secret!r} + 'y' * 99)"
+    run(Command((sys.executable, "-c", script), why="", limit=10), env=environment({}), log=tmp_path / "x.log")
+    assert secret not in (tmp_path / "x.log").read_text()

@@ -100,8 +100,44 @@ def test_names_are_those_that_06_used(tmp_path: Path) -> None:
 
 def test_on_a_cluster_that_is_not_ours_the_deployment_says_whose_it_is(tmp_path: Path) -> None:
     made = yaml.safe_load(model.wanted(run(tmp_path / "r", ours=False)).text)
-    assert made["metadata"]["labels"] == {"app": "dolly-v2", RUN_LABEL: "r"}
+    both = {"app": "dolly-v2", RUN_LABEL: "r"}
+    assert made["metadata"]["labels"] == made["spec"]["template"]["metadata"]["labels"] == both
+    assert made["spec"]["selector"] == {"matchLabels": both}
     assert "labels" not in str(changes(pod(DOCUMENT), pod(made)))
+
+
+class Shared(Run):
+    """A run whose cluster has two ready pods with the manifest's label; one of them also has the run's."""
+
+    @property
+    def core(self) -> Any:  # type: ignore[override]
+        ready = [SimpleNamespace(type="Ready", status="True")]
+        status = SimpleNamespace(conditions=ready, container_statuses=[], phase="Running")
+        labels = {"theirs": {"app": "dolly-v2"}, "mine": {"app": "dolly-v2", RUN_LABEL: self.id}}
+
+        def listed(namespace: str, label_selector: str, **options: Any) -> Any:
+            wanted = dict(pair.split("=") for pair in label_selector.split(","))
+            return SimpleNamespace(items=[
+                SimpleNamespace(metadata=SimpleNamespace(name=name, deletion_timestamp=None), status=status,
+                                spec=SimpleNamespace(node_name="n"))
+                for name, its in labels.items() if wanted.items() <= its.items()])
+
+        return SimpleNamespace(list_namespaced_pod=listed)
+
+
+@pytest.mark.parametrize("journalled", [True, False])
+def test_on_a_cluster_that_is_not_ours_only_the_runs_own_pod_is_used(tmp_path: Path, journalled: bool) -> None:
+    cluster = load_cluster(ROOT / "cluster.yaml")
+    if journalled:
+        model.wanted(run(tmp_path, ours=False))
+    guest = Shared(ROOT, tmp_path, Existing(), cluster, "next_token")
+    assert [p.name for p in model.pods(guest, model.manifest(guest))] == ["mine"]
+    assert model.ready_pod(guest).name == "mine"
+
+
+def test_on_our_own_cluster_a_pod_is_found_by_the_manifests_label() -> None:
+    assert names(DOCUMENT).label == names(derive(DOCUMENT, GROUP)).label == "app=dolly-v2"
+    assert names(derive(DOCUMENT, GROUP, run_id="otter")).label == f"app=dolly-v2,{RUN_LABEL}=otter"
 
 
 @pytest.mark.parametrize(("image", "weights", "what"), [
@@ -168,6 +204,9 @@ def test_the_plan_shows_what_differs_and_applies_the_file(tmp_path: Path) -> Non
     plan = model.plan(one, model.Facts(model.manifest(one), asked, True, False, ()))
     assert [c.short for c in plan] == [f"kubectl apply -f {tmp_path}/artifacts/deployment.yaml"]
     assert "image mine:1" in plan.reason
+    labelled = model.Manifest(asked.path, asked.text, changes(DOCUMENT, derive(DOCUMENT, GROUP, run_id="otter")))
+    said = model.plan(one, model.Facts(model.manifest(one), labelled, True, False, ())).reason
+    assert said.count("otter") == 1, "a label that stands in three places is said once"
     assert yaml.safe_load(plan.files[asked.path]) == yaml.safe_load(asked.text)
     as_it_is = model.wanted(one, "")
     plan = model.plan(one, model.Facts(model.manifest(one), as_it_is, True, False, ()))

@@ -28,8 +28,12 @@ MOST_HOURS = 24 * 31
 
 @dataclass(frozen=True)
 class Agreement:
-    """`expires`: when everything should be gone; `began`: when the first thing was made, None before that; `ended`: when
-    all was gone again.
+    """What was agreed.
+
+    Attributes:
+        of_what: the cluster's name, its region, and what it is made of; another one needs another agreement.
+        expires: when everything should be gone.
+        began: when the first thing was made, None before that; ended: when all was gone again.
     """
 
     owner: str
@@ -38,6 +42,7 @@ class Agreement:
     bill: Bill
     began: dt.datetime | None = None
     ended: dt.datetime | None = None
+    of_what: tuple[str, str, str] = ("", "", "")
 
     @classmethod
     def of(cls, journal: Journal, *, past: bool = False) -> Agreement | None:
@@ -45,13 +50,15 @@ class Agreement:
         told, began, ended = None, None, None
         for record in journal.records():
             if record["kind"] == KIND:
-                told, began, ended = record, None, None
+                told, began, ended = record, began if ended is None else None, None
+                began = began or (dt.datetime.fromisoformat(told["began"]) if told.get("began") else None)
             elif told and record["kind"] == "intent" and makes(record):
                 began = began or dt.datetime.fromisoformat(record["time"])
             elif told and record["kind"] == "run" and record["state"] == "finished":
                 told, ended = told if past else None, ended or dt.datetime.fromisoformat(record["time"])
-        return None if told is None else cls(told["owner"], told["budget"], dt.datetime.fromisoformat(told["expires"]),
-                            Bill.from_json(told["bill"]), began, ended)
+        return None if told is None else cls(
+            told["owner"], told["budget"], dt.datetime.fromisoformat(told["expires"]), Bill.from_json(told["bill"]), began, ended,
+            tuple(told.get("of_what", ("", "", ""))))
 
     def cost(self, now: dt.datetime) -> Cost:
         """US dollars so far, an estimate that rather says too much."""
@@ -73,7 +80,7 @@ def confirmed(cluster: ClusterConfig, wishes: Wishes) -> None:
     if wishes.confirm != cluster.name:
         missing.append(f"-p confirm={cluster.name}" + (f" (not {wishes.confirm!r})" if wishes.confirm else ""))
     if not 0 < wishes.max_hours <= MOST_HOURS:
-        missing.append("--max-hours HOURS, after which everything should be gone")
+        missing.append(f"--max-hours HOURS (up to {MOST_HOURS}), after which everything should be gone")
     if not wishes.budget > 0:
         missing.append("--budget DOLLARS, the most that it may cost")
     if missing:
@@ -107,13 +114,24 @@ def within(found: Bill, wishes: Wishes) -> Checks:
     return checks
 
 
-def agree(journal: Journal, account: Account, cluster: ClusterConfig, wishes: Wishes, now: dt.datetime) -> Record:
-    """Write down what was agreed. Raises ConfigError when nothing was, RunbookError when it costs more."""
+def what(cluster: ClusterConfig) -> tuple[str, str, str]:
+    """What an agreement is about, as `Agreement.of_what`."""
+    groups = ", ".join(sorted(f"{g.max} {g.instance_type} {g.volume_gib} GiB" for g in cluster.groups))
+    return cluster.name, cluster.region, f"{cluster.version}: {groups}"
+
+
+def agree(journal: Journal, account: Account, cluster: ClusterConfig, wishes: Wishes, now: dt.datetime,
+          began: dt.datetime | None = None) -> Record:
+    """Write down what was agreed. Raises ConfigError when nothing was, RunbookError when it costs more.
+
+    Args:
+        began: when the cluster was made, where it is there already.
+    """
     confirmed(cluster, wishes)
     found = estimate(account, cluster, hours=wishes.max_hours, today=now.date())
     within(found, wishes)
-    owner = account.identity()["name"]
-    return journal.append(KIND, owner=owner, budget=wishes.budget, max_hours=wishes.max_hours, bill=found.to_json(),
+    return journal.append(KIND, owner=tags.value(account.identity()["name"]), budget=wishes.budget, max_hours=wishes.max_hours,
+                          bill=found.to_json(), of_what=what(cluster), began=began and began.isoformat(),
                           expires=(now + dt.timedelta(hours=wishes.max_hours)).isoformat(timespec="seconds"))
 
 

@@ -146,8 +146,11 @@ def of_group(account: Account, group: NodeGroup, kubernetes: str) -> Image:
                 where=f"ami of {group.name} in cluster.yaml",
                 next=f"delete the line `ami: {group.ami}` in cluster.yaml: amiFamily finds one")
         return image
-    arch = "arm64" if ARM.match(group.instance_type) else "x86_64"
-    return look_up(account, kubernetes, group.ami_family, gpu=group.gpu, arch=arch)
+    return look_up(account, kubernetes, group.ami_family, gpu=group.gpu, arch=arch_of(group.instance_type))
+
+
+def arch_of(instance_type: str) -> str:
+    return "arm64" if ARM.match(instance_type) else "x86_64"
 
 
 def check(image: Image, group: NodeGroup, kubernetes: str, today: dt.date, *, region: str) -> Check:
@@ -159,6 +162,9 @@ def check(image: Image, group: NodeGroup, kubernetes: str, today: dt.date, *, re
            else _try_another(region, kubernetes, group.ami_family))
     if image.state != "available":
         return Check(name, "fail", f"{evidence}: its state is {image.state or 'unknown'}", new, LATER)
+    if image.arch != (arch := arch_of(group.instance_type)):
+        return Check(name, "fail", f"{evidence}: built for {image.arch or 'an unknown CPU'}, {group.instance_type} is {arch}",
+                     new, LATER)
     if image.root_gib > group.volume_gib:
         return Check(name, "fail", f"{evidence}: needs {image.root_gib} GiB, volumeSize is {group.volume_gib}",
                      f"set volumeSize of {group.name} in cluster.yaml to more than {image.root_gib}", LATER)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gpurunbook.targets.eks.account import Account, AwsError
+from gpurunbook.targets.eks.account import Account, AwsError, patiently
 
 POLL = 5.0
 """Seconds between two looks."""
@@ -203,7 +203,7 @@ def _until_gone(action: Action, service: str, values: Values, account: Account, 
                 sleep: Callable[[float], object]) -> int:
     """Wait until AWS would not refuse, ask once, and wait until it is gone. Raises AwsError."""
     began, asked, busy = clock(), False, ""
-    while state := _state(action, account, values):
+    while state := patiently(lambda: _state(action, account, values), POLL, say=_say, sleep=sleep):
         elapsed = clock() - began
         if asked and state.split(":")[0] in FAILED:
             print(f"AWS could not delete it: {state}", file=sys.stderr)

@@ -15,16 +15,16 @@ from typing import Any
 from gpurunbook import show
 from gpurunbook.config import ClusterConfig
 from gpurunbook.plan import Check
+from gpurunbook.targets.eks import made
 from gpurunbook.targets.eks import prices as listed
 from gpurunbook.targets.eks.prices import Item, Prices
 
 MONTH_HOURS = Decimal(730)
 """AWS's own figure for what is billed by the month."""
-VOLUME_TYPE = "gp3"
-"""What eksctl gives a node when cluster.yaml names no volumeType."""
 LEFT_OUT = ("not included: data transfer, what passes through the NAT gateway (such as images that are pulled) and what "
             "load balancers charge by traffic")
-FREE = {"security-group", "stack", "oidc-provider", "key-pair", "target-group", "network-interface"}
+FREE = {"security-group", "stack", "oidc-provider", "key-pair", "target-group", "network-interface", "launch-template",
+        "auto-scaling-group", "node-group"}
 """Kinds of leftover for which AWS asks nothing, by its own documentation."""
 LEFTOVER_ITEMS = (listed.CONTROL_PLANE, listed.EXTENDED_SUPPORT, listed.NAT_GATEWAY, listed.IDLE_ADDRESS, listed.LOG_STORAGE,
                   *map(listed.volume, ("gp3", "gp2")), *map(listed.load_balancer, ("network", "application", "classic")))
@@ -148,7 +148,9 @@ class Bill:
 
 def items(cluster: ClusterConfig) -> tuple[Item, ...]:
     """What `estimate` needs prices of, for `prices.look_up`."""
-    return (listed.CONTROL_PLANE, listed.EXTENDED_SUPPORT, listed.NAT_GATEWAY, listed.ADDRESS, listed.volume(VOLUME_TYPE),
+    has = made.of(cluster)
+    return (listed.CONTROL_PLANE, listed.EXTENDED_SUPPORT, listed.NAT_GATEWAY, listed.ADDRESS,
+            *dict.fromkeys(listed.volume(has.volume(group.name)) for group in cluster.groups),
             *dict.fromkeys(listed.instance(group.instance_type) for group in cluster.groups))
 
 
@@ -161,6 +163,7 @@ def estimate(cluster: ClusterConfig, prices: Prices, *, extended: bool, hours: f
         standard_for: hours until the version leaves standard support, where supportType is EXTENDED; from then on, if
             that is within the planned time, extended support is billed.
     """
+    has = made.of(cluster)
     control = _part("control plane", 1, "cluster", listed.CONTROL_PLANE, prices, "standard rate")
     parts = [control]
     leaves = not extended and standard_for is not None and standard_for < hours
@@ -177,14 +180,17 @@ def estimate(cluster: ClusterConfig, prices: Prices, *, extended: bool, hours: f
     for group in groups:
         parts.append(_part(group.name, group.desired, group.instance_type, listed.instance(group.instance_type), prices))
     for group in groups:
-        size = f"{group.volume_gib} GiB {VOLUME_TYPE}"
-        parts.append(_part(f"{group.name} volumes", group.desired, size, listed.volume(VOLUME_TYPE), prices,
-                           scale=group.volume_gib / MONTH_HOURS))
-    parts.append(_part("NAT gateway", 1, "gateway", listed.NAT_GATEWAY, prices,
-                       "eksctl's default, one for all zones; a begun hour counts in full", whole_hours=True))
-    parts.append(_part("its Elastic IP", 1, "address", listed.ADDRESS, prices))
-    parts.append(_part("node addresses", sum(group.desired for group in groups), "public IPv4", listed.ADDRESS, prices,
-                       "eksctl's default; none with privateNetworking"))
+        volume = has.volume(group.name)
+        parts.append(_part(f"{group.name} volumes", group.desired, f"{group.volume_gib} GiB {volume}", listed.volume(volume),
+                           prices, scale=group.volume_gib / MONTH_HOURS))
+    if has.nats:
+        which = "eksctl's default, one for all zones" if has.nats == 1 else "one in each zone, as cluster.yaml says"
+        parts.append(_part("NAT gateway", has.nats, "gateway", listed.NAT_GATEWAY, prices,
+                           f"{which}; a begun hour counts in full", whole_hours=True))
+        parts.append(_part("its Elastic IP", has.nats, "address", listed.ADDRESS, prices))
+    if public := sum(group.desired for group in groups if group.name not in has.private):
+        parts.append(_part("node addresses", public, "public IPv4", listed.ADDRESS, prices,
+                           "eksctl's default; none with privateNetworking"))
     return Bill(f"{cluster.name} in {cluster.region}", tuple(parts), _decimal(hours), prices.note, prices.read)
 
 
@@ -242,13 +248,15 @@ def leftover_price(kind: str, size: float, prices: Prices, *, type: str = "") ->
         kind: volume, address (one that nothing uses), load-balancer, nat-gateway, cluster, log-group, instance, or a free
             kind (`FREE`).
         size: GiB of a volume, stored bytes of a log group; else not looked at.
-        type: of a volume (gp3), load balancer (network, application, gateway, classic), instance, or "extended" for a
-            cluster in extended support.
+        type: of a volume (gp3), load balancer (network, application, gateway, classic), instance; of a cluster "extended"
+            in extended support, "unknown" where nobody knows.
     """
     if kind in FREE:
         return Decimal(0)
+    if (kind, type) == ("cluster", "unknown"):
+        return None
     wanted: dict[str, tuple[tuple[Item, ...], Decimal]] = {
-        "volume": ((listed.volume(type or VOLUME_TYPE),), _decimal(size) / MONTH_HOURS),
+        "volume": ((listed.volume(type or made.VOLUME_TYPE),), _decimal(size) / MONTH_HOURS),
         "address": ((listed.IDLE_ADDRESS,), Decimal(1)),
         "load-balancer": ((listed.load_balancer(type),), Decimal(1)),
         "nat-gateway": ((listed.NAT_GATEWAY,), Decimal(1)),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from gpurunbook.errors import RunbookError
 from gpurunbook.targets import ClusterState, Part
 from gpurunbook.targets.eks import stacks, tags
 from gpurunbook.targets.eks.account import Account, AwsError
@@ -70,8 +71,8 @@ def read(account: Account, name: str) -> Facts:
     except AwsError as error:
         if not error.absent:
             raise
-        whole = next((s for s in found if s.kind == "cluster"), None)
-        return Facts(stacks=found, tags=dict(whole.tags) if whole else {})
+        # The control plane's stack is first, if it is there; a node group's may outlive it.
+        return Facts(stacks=found, tags=next((dict(s.tags) for s in found if tags.RUN in s.tags), {}))
     groups, health = {}, {}
     for group in account.pages("eks", "list_nodegroups", "nodegroups", clusterName=name):
         told = account.call("eks", "describe_nodegroup", clusterName=name, nodegroupName=group)["nodegroup"]
@@ -84,6 +85,32 @@ def read(account: Account, name: str) -> Facts:
         status=cluster["status"], tags=tags.flat(cluster.get("tags")), stacks=found, groups=groups, health=health,
         addons=tuple(account.pages("eks", "list_addons", "addons", clusterName=name)) if active else (),
         zones=tuple(sorted({row["AvailabilityZone"] for row in rows})), detail=cluster)
+
+
+def claim(facts: Facts, cluster: str, run_id: str, *, ours: bool, me: Callable[[], str]) -> None:
+    """May this run go on with what is there?
+
+    Args:
+        ours: this run began to make it, or a person named its run; a run id that was drawn by chance may be drawn twice.
+        me: who asks, as in the owner's tag.
+
+    Raises:
+        RunbookError: another run made it, or another person's run of the same name, or nobody of ours.
+    """
+    made_by, owner = facts.run_id, facts.tags.get(tags.OWNER, "")
+    if not facts.anything or (made_by == run_id and (ours or owner == me())):
+        return
+    if made_by == run_id:
+        raise RunbookError(f"the cluster {cluster} was made by a run of {owner or 'somebody'} with the same id, {run_id}",
+                           where=f"tag {tags.OWNER} of {cluster}",
+                           next="name another cluster in cluster.yaml, and begin another run: --run-id OTHER")
+    if made_by:
+        raise RunbookError(f"the cluster {cluster} was made by run {made_by}" + (f" of {owner}" if owner else ""),
+                           where=f"tag {tags.RUN} of {cluster}",
+                           next=f"go on with that run: --run-id {made_by}; or name another cluster in cluster.yaml")
+    raise RunbookError(f"a cluster {cluster} is there that no run of gpurunbook made",
+                       where=f"eksctl get cluster --name {cluster}",
+                       next="name another in cluster.yaml, or use that one: --target existing")
 
 
 def parts(facts: Facts, cluster: ClusterConfig) -> tuple[Part, ...]:
@@ -104,6 +131,8 @@ def _word(status: str) -> str:
         return "absent"
     if status == "ACTIVE" or status in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
         return "running"
+    if status == "DEGRADED":
+        return "degraded"
     return "on its way" if status in IN_PROGRESS or status.endswith("IN_PROGRESS") else "failed"
 
 

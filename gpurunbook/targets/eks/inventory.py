@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+from gpurunbook.targets.eks import versions
 from gpurunbook.targets.eks.account import Account, AwsError
 from gpurunbook.targets.eks.ownership import Resource
 from gpurunbook.targets.eks.tags import flat
 
 OURS_TO_DELETE = ("interface", "efa", "efa-only", "trunk", "branch")
 """Types of network interface that a customer can delete."""
+SERVICE = "a service of AWS"
+"""What uses a thing for which AWS names no instance."""
 TAGS_AT_ONCE = 20
 """Load balancers whose tags one DescribeTags gives."""
 
@@ -23,24 +27,27 @@ TAGS_AT_ONCE = 20
 def volumes(account: Account, name: str) -> list[Resource]:
     return [Resource("volume", v["VolumeId"], account.region, v["AvailabilityZone"], f"{v['Size']} GiB {v['VolumeType']}",
                      flat(v.get("Tags")), v["CreateTime"],
-                     users=tuple(a["InstanceId"] for a in v.get("Attachments", ()) if a.get("State") != "detached"),
-                     detail={"gib": str(v["Size"]), "type": v["VolumeType"], "iops": str(v.get("Iops", "")),
-                             "throughput": str(v.get("Throughput", ""))})
+                     users=tuple(a.get("InstanceId") or a.get("AssociatedResource") or SERVICE
+                                 for a in v.get("Attachments", ()) if a.get("State") != "detached"),
+                     detail={"gib": str(v["Size"]), "type": v["VolumeType"]})
             for v in account.pages("ec2", "describe_volumes", "Volumes") if v["State"] not in ("deleting", "deleted")]
 
 
 def network_interfaces(account: Account, name: str) -> list[Resource]:
     found = []
-    for i in account.pages("ec2", "describe_network_interfaces", "NetworkInterfaces"):
-        if i.get("RequesterManaged") or i.get("InterfaceType", "interface") not in OURS_TO_DELETE:
-            continue
+    for i in _interfaces(account):
         tags, held = flat(i.get("TagSet")), i.get("Attachment", {})
         # The first interface of an instance cannot be detached; it goes with the instance.
         loose = {"attachment": held["AttachmentId"]} if held.get("DeviceIndex") and "AttachmentId" in held else {}
         found.append(Resource("network interface", i["NetworkInterfaceId"], account.region, i.get("AvailabilityZone", ""),
                               i.get("Status", ""), tags, _moment(tags.get("node.k8s.amazonaws.com/createdAt", "")),
-                              users=(held.get("InstanceId") or "a service of AWS",) if held else (), detail=loose))
+                              users=(held.get("InstanceId") or SERVICE,) if held else (), detail=loose))
     return found
+
+
+def _interfaces(account: Account) -> list[dict[str, Any]]:
+    return [i for i in account.pages("ec2", "describe_network_interfaces", "NetworkInterfaces")
+            if not i.get("RequesterManaged") and i.get("InterfaceType", "interface") in OURS_TO_DELETE]
 
 
 def load_balancers(account: Account, name: str) -> list[Resource]:
@@ -72,13 +79,19 @@ def _elbv2_tags(account: Account, arns: list[str]) -> dict[str, dict[str, str]]:
 
 
 def security_groups(account: Account, name: str) -> list[Resource]:
+    """Each with what uses it: an interface, or the instance that goes with it. AWS's own interfaces end with their owner."""
+    users: dict[str, list[str]] = {}
+    for i in _interfaces(account):
+        for group in i.get("Groups", ()):
+            users.setdefault(group["GroupId"], []).append(i.get("Attachment", {}).get("InstanceId") or i["NetworkInterfaceId"])
     return [Resource("security group", g["GroupId"], account.region, tags=flat(g.get("Tags")), detail={"name": g["GroupName"]},
+                     users=tuple(sorted(set(users.get(g["GroupId"], ())))),
                      protected="the default group of a VPC" if g["GroupName"] == "default" else "")
             for g in account.pages("ec2", "describe_security_groups", "SecurityGroups")]
 
 
 def addresses(account: Account, name: str) -> list[Resource]:
-    return [Resource("address", a["AllocationId"], account.region, size=a["PublicIp"], tags=flat(a.get("Tags")),
+    return [Resource("address", a["AllocationId"], account.region, size=a.get("PublicIp", ""), tags=flat(a.get("Tags")),
                      users=tuple(filter(None, [a.get("InstanceId") or a.get("NetworkInterfaceId")])))
             for a in account.pages("ec2", "describe_addresses", "Addresses") if a.get("AllocationId")]
 
@@ -94,8 +107,7 @@ def nat_gateways(account: Account, name: str) -> list[Resource]:
 def instances(account: Account, name: str) -> list[Resource]:
     return [Resource("instance", i["InstanceId"], account.region, i.get("Placement", {}).get("AvailabilityZone", ""),
                      i["InstanceType"], flat(i.get("Tags")), i["LaunchTime"], going=i["State"]["Name"] == "shutting-down",
-                     detail={"type": i["InstanceType"], "state": i["State"]["Name"],
-                             "lifecycle": i.get("InstanceLifecycle", "on-demand")})
+                     detail={"type": i["InstanceType"]})
             for r in account.pages("ec2", "describe_instances", "Reservations") for i in r["Instances"]
             if i["State"]["Name"] != "terminated"]
 
@@ -121,7 +133,7 @@ def log_groups(account: Account, name: str) -> list[Resource]:
     return [Resource("log group", g["logGroupName"], account.region, size=f"{g.get('storedBytes', 0) / 2**30:.2f} GiB",
                      created=dt.datetime.fromtimestamp(g["creationTime"] / 1000, dt.UTC), tags=flat(account.call(
                          "logs", "list_tags_for_resource", resourceArn=g["arn"].removesuffix(":*"))["tags"]),
-                     detail={"cluster": name})
+                     detail={"bytes": str(g.get("storedBytes", 0))})
             for g in account.pages("logs", "describe_log_groups", "logGroups", logGroupNamePrefix=f"/aws/eks/{name}/")]
 
 
@@ -137,19 +149,36 @@ def oidc_providers(account: Account, name: str) -> list[Resource]:
 
 
 def clusters(account: Account, name: str) -> list[Resource]:
-    """The cluster of that name, if there is one."""
+    """The cluster of that name, if there is one. `type` says at which rate it is billed: standard, extended or unknown."""
+    found = _cluster(account, name)
+    if not found:
+        return []
+    version = found.get("version", "")
+    return [Resource("cluster", name, account.region, size=version, tags=flat(found.get("tags")), created=found["createdAt"],
+                     also=(found["arn"],), detail={"type": _rate(account, version)})]
+
+
+def _cluster(account: Account, name: str) -> dict[str, Any]:
+    """DescribeCluster's answer, {} for none."""
     try:
-        found = account.call("eks", "describe_cluster", name=name)["cluster"]
+        found: dict[str, Any] = account.call("eks", "describe_cluster", name=name)["cluster"]
+        return found
     except AwsError as error:
         if error.absent:
-            return []
+            return {}
         raise
-    return [Resource("cluster", name, account.region, size=found.get("version", ""), tags=flat(found.get("tags")),
-                     created=found["createdAt"], also=(found["arn"],), detail={"version": found.get("version", "")})]
+
+
+def _rate(account: Account, version: str) -> str:
+    try:
+        status = next((v.status for v in versions.describe(account) if v.number == version), "")
+    except (AwsError, LookupError):
+        status = ""  # then the price is unknown; that the cluster is there is known all the same
+    return {"STANDARD_SUPPORT": "standard", "EXTENDED_SUPPORT": "extended"}.get(status, "unknown")
 
 
 def node_groups(account: Account, name: str) -> list[Resource]:
-    if not clusters(account, name):
+    if not _cluster(account, name):
         return []
     names = account.pages("eks", "list_nodegroups", "nodegroups", clusterName=name)
     found = [account.call("eks", "describe_nodegroup", clusterName=name, nodegroupName=n)["nodegroup"] for n in names]

@@ -86,17 +86,17 @@ def record(account: Account, name: str, *, volumes: Iterable[str] = ()) -> dict[
         volumes: volume handles of the PVs that a CSI driver made (not those that somebody wrote by hand).
 
     Returns:
-        JSON: name, region, run_id, owner, cluster_arn, created, vpc, recorded and stacks ([kind, id] each), and `unread`:
+        JSON: name, region, run_id, owner, cluster_arn, created, recorded and stacks ([kind, id] each), and `unread`:
         what AWS did not tell. An absent cluster is no error: its stacks may still be there.
     """
     told: dict[str, Any] = {"name": name, "region": account.region, "run_id": "", "owner": "", "cluster_arn": "", "created": "",
-                            "vpc": "", "recorded": [["volume", id] for id in volumes], "stacks": [], "unread": []}
+                            "recorded": [["volume", id] for id in volumes], "stacks": [], "unread": []}
     for read in (_record_cluster, _record_stacks, _record_key_pairs):
         try:
             read(account, name, told)
-        except AwsError as error:
-            if not error.absent:
-                told["unread"].append(error.what)
+        except Exception as error:  # what is known so far is worth keeping
+            if not (isinstance(error, AwsError) and error.absent):
+                told["unread"].append(_unread(read.__name__, error).what)
     return told
 
 
@@ -105,7 +105,7 @@ def _record_cluster(account: Account, name: str, told: dict[str, Any]) -> None:
     has, network = tags.flat(cluster.get("tags")), cluster.get("resourcesVpcConfig", {})
     issuer = cluster.get("identity", {}).get("oidc", {}).get("issuer", "").removeprefix("https://")
     told |= {"run_id": has.get(tags.RUN, ""), "owner": has.get(tags.OWNER, ""), "cluster_arn": cluster["arn"],
-             "created": cluster["createdAt"].isoformat(), "vpc": network.get("vpcId", "")}
+             "created": cluster["createdAt"].isoformat()}
     told["recorded"] += [[kind, id] for kind, id in (
         ("cluster", name), ("security group", network.get("clusterSecurityGroupId")), ("OIDC provider", issuer),
         ("log group", f"/aws/eks/{name}/cluster")) if id]
@@ -113,8 +113,8 @@ def _record_cluster(account: Account, name: str, told: dict[str, Any]) -> None:
 
 
 def _record_stacks(account: Account, name: str, told: dict[str, Any]) -> None:
-    for stack in stack_members.stacks(account, name):
-        if stack_members.lives(stack) and ownership.is_stack_of(stack, name):
+    for stack in stack_members.stacks(account, name, deleted=False):
+        if ownership.is_stack_of(stack, name):
             told["run_id"] = told["run_id"] or stack.tags.get(tags.RUN, "")
             told["owner"] = told["owner"] or stack.tags.get(tags.OWNER, "")
             told["recorded"].append(["stack", stack.id])
@@ -148,7 +148,10 @@ def find(account: Account, mark: Mark, *, price: Price = lambda leftover: None) 
         jobs = {kind: pool.submit(_tried, reader, account, mark.name) for kind, (reader, _) in inventory.READERS.items()}
         read |= {kind: job.result() for kind, job in jobs.items()}
     ours, spared = judge([thing for things in read.values() if not isinstance(things, AwsError) for thing in things], mark)
-    rules = _tried(lambda *_: _with_rules(account, ours), account, mark.name)
+    def with_rules(account: Account, name: str) -> list[Resource]:
+        return _with_rules(account, ours)
+
+    rules = _tried(with_rules, account, mark.name)
     read["rules between security groups"] = rules if isinstance(rules, AwsError) else []
     ours = ours if isinstance(rules, AwsError) else rules
     leftovers = [Leftover(**vars(thing), why=ownership.verdict(thing, mark).why,
@@ -186,12 +189,12 @@ def _stacks(account: Account, mark: Mark) -> tuple[list[Resource] | AwsError, di
     """The stacks that are still there, and what is in ours: in those that live (True), left by those that do not (False)."""
     inside: dict[bool, ownership.Ids] = {True: frozenset(), False: frozenset()}
     try:
-        found = stack_members.stacks(account, mark.name)
+        found = stack_members.stacks(account, mark.name, since=mark.created)
         for stack in found:
             if ownership.verdict(stack, mark).ours:
                 inside[stack_members.lives(stack)] |= frozenset(stack_members.members(account, stack))
-    except AwsError as error:
-        return error, inside
+    except Exception as error:
+        return _unread("stacks", error), inside
     return [stack for stack in found if stack_members.lives(stack)], inside
 
 
@@ -212,8 +215,16 @@ def _with_rules(account: Account, ours: list[Resource]) -> list[Resource]:
 def _tried(reader: inventory.Reader, account: Account, name: str) -> list[Resource] | AwsError:
     try:
         return reader(account, name)
-    except AwsError as error:
+    except Exception as error:
+        return _unread(reader.__name__, error)
+
+
+def _unread(reader: str, error: Exception) -> AwsError:
+    """One answer that is not as AWS documents it must not end the search for all the others."""
+    if isinstance(error, AwsError):
         return error
+    return AwsError(f"{reader.strip('_')}: AWS's answer could not be read: {type(error).__name__}: {error}"[:200],
+                    type(error).__name__, where=reader, next="report it: this is a fault of gpurunbook, not of the account")
 
 
 LATER: Mapping[str, str] = {kind: later for kind, (_, later) in inventory.READERS.items()} | {

@@ -169,8 +169,9 @@ def addresses(account: Account) -> list[dict[str, Any]]:
     return account.pages("ec2", "describe_addresses", "Addresses")
 
 
-def vpcs(account: Account) -> list[dict[str, Any]]:
-    return account.pages("ec2", "describe_vpcs", "Vpcs")
+def vpcs(account: Account, owner: str) -> list[dict[str, Any]]:
+    """Those of the account numbered `owner`: one that another account shares with it counts there."""
+    return [v for v in account.pages("ec2", "describe_vpcs", "Vpcs") if v.get("OwnerId", owner) == owner]
 
 
 def internet_gateways(account: Account) -> list[dict[str, Any]]:

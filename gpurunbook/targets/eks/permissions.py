@@ -11,6 +11,7 @@ from typing import Any
 
 from gpurunbook.errors import RunbookError
 from gpurunbook.plan import Check
+from gpurunbook.targets.eks import tags
 from gpurunbook.targets.eks.account import Account, AwsError
 
 NAME = "IAM allows what eksctl does"
@@ -64,19 +65,26 @@ def resources(arn: str, region: str, cluster: str) -> dict[str, tuple[str, ...]]
             for resource, actions in ACTIONS.items()}
 
 
+def context(region: str) -> dict[str, str]:
+    """What a policy's conditions may ask about, as it is when a run makes and deletes a cluster: condition key -> value."""
+    return {"aws:RequestedRegion": region, "iam:AWSServiceName": "eks.amazonaws.com",
+            **{f"aws:{of}Tag/{key}": "preflight" for of in ("Request", "Resource") for key in (tags.RUN, tags.OWNER)}}
+
+
 def simulate(account: Account, who: str, resource: str, actions: Sequence[str]) -> list[dict[str, Any]]:
     """IAM's evaluation of each action. Raises AwsError."""
     return account.pages(
         "iam", "simulate_principal_policy", "EvaluationResults", PolicySourceArn=who, ActionNames=list(actions),
-        ResourceArns=[resource], ContextEntries=[{"ContextKeyName": "aws:RequestedRegion", "ContextKeyType": "string",
-                                                  "ContextKeyValues": [account.region]}])
+        ResourceArns=[resource], ContextEntries=[{"ContextKeyName": key, "ContextKeyType": "string", "ContextKeyValues": [value]}
+                                                 for key, value in context(account.region).items()])
 
 
 def check(results: Sequence[Mapping[str, Any]], expected: int) -> Check:
     """`expected`: how many actions were asked about; an answer that leaves some out is no pass."""
     refused = [r for r in results if r["EvalDecision"] != "allowed"]
-    # A condition on something that the simulation was not told (a tag, say) reads as denied and may well be allowed.
-    unsure = [r for r in refused if r["EvalDecision"] == "implicitDeny" and r.get("MissingContextValues")]
+    # A condition on something that the simulation was not told (a tag, say) reads as denied and may well be allowed; so
+    # does a Deny of what lacks it.
+    unsure = [r for r in refused if r.get("MissingContextValues")]
     denied = [r for r in refused if r not in unsure]
     fix = "attach manifests/aws/provision.json to the role or user, or ask whoever manages the account"
     if denied:

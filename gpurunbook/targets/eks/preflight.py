@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from gpurunbook.config import ClusterConfig, NodeGroup
 
 T = TypeVar("T")
-SIGNED_OUT = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError",
-              "CredentialRetrievalError", "SignatureDoesNotMatch"}
-"""Codes, besides those of expired credentials, that say that no call can succeed until somebody signs in."""
 MODEL_GB = 5.7
 """databricks/dolly-v2-3b's weights, downloaded to the node's disk where the image lacks them."""
 REFUSED = "about 1 min, then eksctl refuses"
@@ -85,7 +82,8 @@ def start(work: Callable[[], T]) -> Future[T]:
 def outcome(rule: Rule, limit: float, *, signed_out: bool = False) -> Check:
     """The rule's check; `unknown`, with the reason, when there is none."""
     unknown = partial(Check, rule.name, "unknown", later=rule.later)
-    if rule.aws and signed_out:
+    answered = rule.answer.done() and rule.answer.exception() is None
+    if rule.aws and signed_out and not answered:  # who we are may be refused, and something else be known all the same
         return unknown(evidence="no credentials")
     if not rule.answer.done():
         return unknown(evidence=f"no answer within {limit:g} s", fix="check the network, then run the same again")
@@ -94,12 +92,14 @@ def outcome(rule: Rule, limit: float, *, signed_out: bool = False) -> Check:
         check: Check = rule.answer.result()
         return check
     if isinstance(error, AwsError):
-        if _signed_out(error):
+        if error.expired and not signed_out:  # they are good at home
+            return unknown(evidence=f"{error.where} does not take these credentials: {error.code}",
+                           fix=f"mend what the check `{taken.REGION}` says, or sign in again; then run the same again")
+        if error.signed_out:
             return unknown(evidence="no credentials")
         if error.denied:
-            action = error.where.replace("service-quotas:", "servicequotas:")  # as IAM spells it
-            return unknown(evidence=f"not allowed: {action}",
-                           fix=f"allow {action} (manifests/aws/reader.json), or ask whoever manages the account")
+            return unknown(evidence=f"not allowed: {error.where}",
+                           fix=f"allow {error.where} (manifests/aws/reader.json), or ask whoever manages the account")
     if isinstance(error, RunbookError):
         return unknown(evidence=error.what, fix=error.next)
     return unknown(evidence=f"{type(error).__name__}: {error}"[:200],
@@ -107,14 +107,14 @@ def outcome(rule: Rule, limit: float, *, signed_out: bool = False) -> Check:
 
 
 def _signed_out(error: BaseException | None) -> bool:
-    return isinstance(error, AwsError) and (error.expired or error.code in SIGNED_OUT)
+    return isinstance(error, AwsError) and error.signed_out
 
 
 def credentials(who: Future[dict[str, str]], limit: float) -> Check:
     """Who we are to AWS, without the account's full id."""
     later = "at once: nothing works without them; when they expire midway, a cluster half made"
     error = who.exception() if who.done() else None
-    if isinstance(error, AwsError) and _signed_out(error):
+    if isinstance(error, AwsError) and error.signed_out:
         return Check(CREDENTIALS, "fail", error.what, error.next or "sign in: aws sso login, or set AWS_PROFILE", later)
     if error is not None or not who.done():
         return outcome(Rule(CREDENTIALS, later, who), limit)
@@ -172,12 +172,13 @@ def _rules(account: Account, cluster: ClusterConfig, who: Future[dict[str, str]]
         *(found for group in groups for found in of_group(group)),
         rule("two zones for the cluster", REFUSED,
              lambda: instance_types.common(groups, offers.result(), asked, zones.result())),
-        *_quotas(account, cluster, document, groups, types, zones),
+        *_quotas(account, cluster, document, groups, types, zones, who),
         rule(registry.NAME, registry.LATER, lambda: _pulled(pulled), aws=registry.in_ecr(image))]
 
 
 def _quotas(account: Account, cluster: ClusterConfig, document: Mapping[str, Any], groups: Sequence[NodeGroup],
-            types: Future[dict[str, instance_types.InstanceType]], zones: Future[list[str]]) -> list[Rule]:
+            types: Future[dict[str, instance_types.InstanceType]], zones: Future[list[str]],
+            who: Future[dict[str, str]]) -> list[Rule]:
     spot, region, name = _spot(document), account.region, cluster.name
     running = start(lambda: limits.instances(account, name))
     shares: dict[limits.Quota, list[NodeGroup]] = {}
@@ -200,7 +201,7 @@ def _quotas(account: Account, cluster: ClusterConfig, document: Mapping[str, Any
     needs = limits.network(document)
     counts: list[tuple[limits.Quota, Callable[[], list[dict[str, Any]]], int]] = [
         (limits.ADDRESSES, lambda: limits.addresses(account), needs.nats),
-        (limits.VPCS, lambda: limits.vpcs(account), needs.vpcs),
+        (limits.VPCS, lambda: limits.vpcs(account, who.result()["account"]), needs.vpcs),
         (limits.GATEWAYS, lambda: limits.internet_gateways(account), needs.vpcs)]
 
     def counted(quota: limits.Quota, read: Callable[[], list[dict[str, Any]]], needed: int) -> Check:

@@ -26,7 +26,9 @@ HUB_HOST = f"registry-1.{HUB}"
 """Where a reference without a host points, and the host that answers for it."""
 INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
-ECR = re.compile(r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?")
+ECR = re.compile(r"(?P<account>\d{12})\.dkr(\.ecr(-fips)?\.(?P<old>[a-z0-9-]+)\.amazonaws\.com(\.cn)?"
+                 r"|-ecr(-fips)?\.(?P<new>[a-z0-9-]+)\.on\.(aws|amazonwebservices\.com\.cn))")
+"""ECR's host names, those that answer by IPv4 alone and the newer ones."""
 MOST_BYTES = 4 * 2**20
 """What the specification lets a registry refuse as too long for a manifest."""
 CONNECT_SECONDS, READ_SECONDS = 3, 5
@@ -198,14 +200,15 @@ def _json(answer: _Answer, shown: str) -> dict[str, Any]:
 
 def _from_ecr(account: Account, host: re.Match[str], reference: Reference, name: str) -> dict[str, Any]:
     digest_or_tag = {"imageDigest": name} if name.startswith("sha256:") else {"imageTag": name}
+    region = host["old"] or host["new"]
     push = "build and push it: notebook 06 prints the two commands"
     try:
-        answer = account.call("ecr", "batch_get_image", region=host["region"], registryId=host["account"],
+        answer = account.call("ecr", "batch_get_image", region=region, registryId=host["account"],
                               repositoryName=reference.repository, imageIds=[digest_or_tag],
                               acceptedMediaTypes=list(INDEXES + MANIFESTS))
     except AwsError as error:
         if error.absent:
-            raise RunbookError(f"ECR in {host['region']} has no repository {reference.repository}", where=reference.host,
+            raise RunbookError(f"ECR in {region} has no repository {reference.repository}", where=reference.host,
                                next=push) from error
         raise
     if not answer.get("images"):

@@ -43,7 +43,7 @@ def missing(facts: Facts, cluster: ClusterConfig, eksctl: Eksctl, *, config: Pat
         state = f"stack is {whole.status}" if whole else "stack is gone"
         return (remake, f"the control plane's {state}, EKS says {facts.status or 'that there is none'}: it cannot be mended, "
                 "so it is deleted and made again")
-    lacking = [name for name in ADDONS if name not in facts.addons]
+    lacking = [name for name in ADDONS if name not in facts.addons and cluster.default_addons]
     commands = [*settle, *(eksctl.create_addon(name, cluster.name, cluster.region) for name in lacking)]
     failed = [g.name for g in cluster.groups if _failed(facts, g.name)]
     absent = [g.name for g in cluster.groups if _absent(facts, g.name)]

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from gpurunbook.targets.eks.account import Account, AwsError
+from gpurunbook.targets.eks.account import Account, AwsError, patiently
 
 POLL = 3.0
 """Seconds between two looks."""
@@ -24,9 +24,14 @@ def main(arguments: list[str] | None = None, *, session: Any = None, sleep: Call
     parser.add_argument("--region", required=True)
     chosen = parser.parse_args(arguments)
     account, seen = Account(chosen.region, session), [""]
+
+    def look() -> str:
+        told = account.call("cloudformation", "describe_stacks", StackName=chosen.stack_name)["Stacks"][0]
+        return str(told["StackStatus"])
+
     while True:
         try:
-            status = account.call("cloudformation", "describe_stacks", StackName=chosen.stack_name)["Stacks"][0]["StackStatus"]
+            status = patiently(look, POLL, say=lambda line: print(line, flush=True), sleep=sleep)
         except AwsError as error:
             if not error.absent:
                 print(error, file=sys.stderr)

@@ -6,9 +6,16 @@ Source: CloudFormation's API reference (ListStacks, DescribeStacks, ListStackRes
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+
 from gpurunbook.targets.eks.account import Account, AwsError
 from gpurunbook.targets.eks.ownership import Resource
+from gpurunbook.targets.eks.stacks import KINDS as EKSCTL_KINDS
 from gpurunbook.targets.eks.tags import flat
+
+DELETED = "DELETE_COMPLETE"
 
 KINDS = {
     "AWS::AutoScaling::AutoScalingGroup": "auto scaling group",
@@ -30,14 +37,21 @@ KINDS = {
 """CloudFormation's type -> our kind, for what the sweep can delete by itself; the rest goes with its stack."""
 
 
-def stacks(account: Account, name: str) -> list[Resource]:
-    """Every stack whose name begins as eksctl's stacks of this cluster do, deleted ones too. Raises AwsError.
+def stacks(account: Account, name: str, *, deleted: bool = True, since: dt.datetime | None = None) -> list[Resource]:
+    """Every stack whose name begins as eksctl's stacks of this cluster do. Raises AwsError.
 
     `detail`: name and state, the state in CloudFormation's words.
+
+    Args:
+        deleted: deleted ones too, of the names that eksctl gives.
+        since: leaves out those that were deleted before, and so cannot be of a cluster that was made then.
     """
     found = []
     for one in account.pages("cloudformation", "list_stacks", "StackSummaries"):
         if one["StackName"].startswith(f"eksctl-{name}-"):
+            # AWS tells of what was deleted for 90 days, and takes few questions a second.
+            if one["StackStatus"] == DELETED and not (deleted and _may_be_of(one, name, since)):
+                continue
             try:
                 told = account.call("cloudformation", "describe_stacks", StackName=one["StackId"])["Stacks"][0]
             except AwsError as error:
@@ -50,8 +64,14 @@ def stacks(account: Account, name: str) -> list[Resource]:
     return found
 
 
+def _may_be_of(summary: Mapping[str, Any], name: str, since: dt.datetime | None) -> bool:
+    kind, _, rest = summary["StackName"].removeprefix(f"eksctl-{name}-").partition("-")
+    ended = summary.get("DeletionTime")
+    return kind in EKSCTL_KINDS and not (kind == "cluster" and rest) and not (since and ended and ended < since)
+
+
 def lives(stack: Resource) -> bool:
-    return stack.detail["state"] != "DELETE_COMPLETE"
+    return stack.detail["state"] != DELETED
 
 
 def members(account: Account, stack: Resource) -> list[tuple[str, str]]:
@@ -63,7 +83,8 @@ def members(account: Account, stack: Resource) -> list[tuple[str, str]]:
              if r["ResourceType"] in KINDS and r.get("PhysicalResourceId") and r["ResourceStatus"] != "DELETE_COMPLETE"]
     if any(kind == "address" for kind, _ in found):
         # CloudFormation knows an address by its IP, which the next owner may get: only the allocation id is for ever.
-        by_ip = {a["PublicIp"]: a.get("AllocationId", "") for a in account.pages("ec2", "describe_addresses", "Addresses")}
+        by_ip = {a["PublicIp"]: a.get("AllocationId", "") for a in account.pages("ec2", "describe_addresses", "Addresses")
+                 if "PublicIp" in a}
         found = [(kind, by_ip.get(id.split("|")[0], "") if kind == "address" else id) for kind, id in found]
     return [(kind, _as_id(kind, id)) for kind, id in found if id]
 

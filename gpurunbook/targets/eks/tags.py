@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,9 +11,14 @@ RUN, OWNER, EXPIRES = "gpurunbook/run", "gpurunbook/owner", "gpurunbook/expires-
 """Tag keys: run id; who started it; when it should be gone (UTC, ISO 8601, `2026-11-22T21:00:00Z`)."""
 
 
+def value(text: str) -> str:
+    """Text as a tag's value may be: at most 256 characters, and none that AWS, or eksctl's --tags, would refuse."""
+    return re.sub(r"[^\w.:/@+-]", "-", text, flags=re.ASCII)[:256]
+
+
 def of_run(run_id: str, owner: str, expires: dt.datetime) -> dict[str, str]:
     """The tags of everything that a run makes."""
-    return {RUN: run_id, OWNER: owner, EXPIRES: expires.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+    return {RUN: run_id, OWNER: value(owner), EXPIRES: expires.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
 
 
 def flat(tags: Iterable[Mapping[str, Any]] | Mapping[str, str] | None) -> dict[str, str]:

@@ -7,18 +7,15 @@ from collections.abc import Mapping
 
 from gpurunbook.plan import Check
 from gpurunbook.targets.eks import tags
-from gpurunbook.targets.eks.account import Account, AwsError
+from gpurunbook.targets.eks.account import Account, AwsError, home
 
 REGION, REGION_LATER = "region", "about 1 min, then eksctl gives up on a host that does not exist"
 CLUSTER, CLUSTER_LATER = "the cluster's name is free", "about 1 min, then eksctl refuses; or another's cluster in use"
-HOMES = {"cn-": "cn-north-1", "us-gov-": "us-gov-west-1"}
-"""A region that every account of a partition has, to ask about the others; us-east-1 for the rest."""
 
 
 def regions(account: Account) -> dict[str, str]:
     """Every region of the partition, with opted-in, not-opted-in or opt-in-not-required. Raises AwsError."""
-    home = next((region for start, region in HOMES.items() if account.region.startswith(start)), "us-east-1")
-    found = account.pages("ec2", "describe_regions", "Regions", region=home, AllRegions=True)
+    found = account.pages("ec2", "describe_regions", "Regions", region=home(account.region), AllRegions=True)
     return {r["RegionName"]: r.get("OptInStatus", "") for r in found}
 
 

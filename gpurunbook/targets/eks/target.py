@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -20,7 +20,7 @@ from gpurunbook.journal import Journal
 from gpurunbook.plan import Check, Plan
 from gpurunbook.programs.eksctl import Eksctl
 from gpurunbook.targets import ClusterState, Spent, Target, Wishes
-from gpurunbook.targets.eks import agreement, bill, derived, facts, failures, leftovers, ownership, prices, resume, stacks, trial
+from gpurunbook.targets.eks import agreement, bill, derived, ending, facts, failures, resume, stacks, trial
 from gpurunbook.targets.eks.account import Account, AwsError
 from gpurunbook.targets.eks.agreement import Agreement
 from gpurunbook.targets.eks.facts import EksState, Facts
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 15.0
 """How often a waiting stage asks AWS whether it can still succeed."""
-OTHERWISE = "the rest can go all the same; what stays is named at the end, and another teardown tries it again"
 STAYS = "keep this machine awake: eksctl runs on it"
 
 
@@ -54,6 +53,10 @@ class Eks(Target):
         """The account behind the environment's credentials, in one region."""
         return self._accounts.setdefault(region, Account(region))
 
+    def hide_secrets(self, cluster: ClusterConfig) -> None:
+        with suppress(AwsError):  # whoever cannot sign in learns nothing that could be hidden
+            self.account(cluster.region).identity()
+
     @property
     def passes_on(self) -> tuple[str, ...]:
         return tuple(name for name in os.environ if name.startswith("AWS_"))
@@ -64,20 +67,23 @@ class Eks(Target):
 
     def context(self, run: Run) -> str:
         """eksctl names it after who signs in; it makes it the current one of the run's own kubeconfig."""
-        told: dict[str, Any] = yaml.safe_load(run.kubeconfig.read_text()) if run.kubeconfig.exists() else {}
+        told: dict[str, Any] = (
+            yaml.safe_load(run.kubeconfig.read_text()) if run.kubeconfig.exists() else None) or {}
         return str(told.get("current-context") or f"{run.cluster.name}.{run.cluster.region}.eksctl.io")
 
     def observe(self, run: Run) -> EksState:
+        self._same_account(run)
         account, cluster = self.account(run.cluster.region), run.cluster
         found = facts.read(account, cluster.name)
         nodes: dict[str, str] = {}
         answers = False
         if found.status == "ACTIVE" and found.run_id == run.id and run.journal.writes and not run.kubeconfig.exists():
-            run.ask(self._eksctl(run).write_kubeconfig(cluster.name, cluster.region, run.kubeconfig))
+            run.ask(self._eksctl(run).write_kubeconfig(cluster.name, cluster.region, run.kubeconfig), check=False)
         if found.status == "ACTIVE" and run.kubeconfig.exists():
             from kubernetes.client import ApiException
+            from kubernetes.config import ConfigException
             from urllib3.exceptions import HTTPError
-            with suppress(ApiException, HTTPError):  # one that is just coming up refuses: here a state, not an error
+            with suppress(ApiException, HTTPError, ConfigException):  # one that is coming up refuses: here a state, no error
                 from gpurunbook.stages import nodes as node_stage
                 nodes = {node.name: node.group for node in node_stage.observe(run) if node.ready}
                 answers = True
@@ -111,7 +117,7 @@ class Eks(Target):
         end = agreed.ended or _now()
         return Spent(f"about {agreed.cost(end)} of ${agreed.budget:,.2f} in {(end - agreed.began).total_seconds() / 3600:.2f} h"
                      f"{'' if agreed.ended else ', and counting'}", tuple(tuple(map(str, row)) for row in agreed.bill.table.rows),
-                     bill.LEFT_OUT)
+                     bill.LEFT_OUT, agreed.ended is None)
 
     def begun(self, folder: Path) -> bool:
         return Agreement.of(Journal(folder)) is not None
@@ -119,10 +125,11 @@ class Eks(Target):
     def agree(self, cluster: ClusterConfig, wishes: Wishes) -> None:
         agreement.confirmed(cluster, wishes)
 
-    def try_account(self, run: Run, name: str, wishes: Wishes) -> Plan:
+    def try_account(self, run: Run, name: str, wishes: Wishes, blocked: str = "") -> Plan:
         if not name or not run.journal.writes:
             return run.plan((), "not asked for: it would make a default cluster and delete it again, for about half an hour")
-        return trial.plan(run, self.account(run.cluster.region), self._eksctl(run), name, wishes, _now())
+        self._same_account(run)
+        return trial.plan(run, self.account(run.cluster.region), self._eksctl(run), name, wishes, _now(), blocked)
 
     def create(self, run: Run, state: ClusterState, wishes: Wishes) -> Plan:
         assert isinstance(state, EksState)
@@ -130,22 +137,42 @@ class Eks(Target):
         config, text = run.folder / "cluster.yaml", run.cluster.path.read_text()
         commands, reason = resume.missing(state.facts, run.cluster, self._eksctl(run), config=config,
                                           kubeconfig=run.kubeconfig, shown=lambda path: _shown(path, run))
-        if not commands or not run.journal.writes:
+        if not run.journal.writes or not (commands or state.facts.anything):
             return run.plan(commands, reason)
-        agreed = Agreement.of(run.journal)
-        if agreed is None or (agreed.began is None and not state.facts.anything):
-            agreement.agree(run.journal, self.account(run.cluster.region), run.cluster, wishes, _now())
-            agreed = self._agreed = Agreement.of(run.journal)
-        assert agreed is not None
+        agreed = self._agree(run, state.facts, wishes)
+        if not commands:
+            return run.plan((), reason)
+        self.admit(run)
+        if any(command.argv[1:3] == ("create", "cluster") for command in commands):
+            # What comes is another cluster than the one that the run knew by this name.
+            run.journal.append("identity", void=True)
+            if run.kubeconfig.exists():
+                commands.insert(0, ending.remove_file(run.kubeconfig, "remove the kubeconfig of the cluster that is made anew"))
         made = derived.derive(text, agreed.tags(run.id), self._zones(run, state.facts))
         notes = (agreed.bill.table, show.Terminal("diff -u cluster.yaml " + _shown(config, run), derived.diff(
             text, made, name=run.cluster.path.name, derived=_shown(config, run))))
         return run.plan(commands, reason, files={config: made}, notes=notes)
 
+    def _agree(self, run: Run, found: Facts, wishes: Wishes) -> Agreement:
+        """What was agreed for this cluster; asked for anew where it is another one. Raises ConfigError, RunbookError."""
+        agreed, wanted = Agreement.of(run.journal), agreement.what(run.cluster)
+        if agreed and agreed.began and agreed.of_what[:2] != wanted[:2]:
+            raise RunbookError(f"this run made {agreed.of_what[0]} in {agreed.of_what[1]}; {run.cluster.path.name} now names "
+                               f"{wanted[0]} in {wanted[1]}", where=str(run.cluster.path),
+                               next=f"gpurunbook teardown --run-id {run.id}, or begin another run: --run-id OTHER")
+        if agreed is None or agreed.of_what != wanted or (agreed.began is None and not found.anything):
+            began = found.detail.get("createdAt") or min((stack.created for stack in found.stacks), default=None)
+            agreement.agree(run.journal, self.account(run.cluster.region), run.cluster, wishes, _now(), began)
+            agreed = Agreement.of(run.journal)
+            assert agreed is not None
+        self._agreed = agreed
+        return agreed
+
     def created(self, run: Run) -> None:
-        self._record(run)
+        ending.record(run, self.account(run.cluster.region), answers=True)
 
     def admit(self, run: Run) -> None:
+        self._same_account(run)
         agreed = Agreement.of(run.journal)
         failed = [check for check in agreement.checks(agreed, _now()) if check.state == "fail"] if agreed else []
         if failed:
@@ -201,45 +228,23 @@ class Eks(Target):
 
     def delete(self, run: Run, state: ClusterState) -> Plan:
         assert isinstance(state, EksState)
-        found, cluster = state.facts, run.cluster
-        if not found.anything:
-            return run.plan((), f"AWS has no cluster {cluster.name}, and no stack of it")
-        self._ours(run, found)
-        self._record(run)
-        commands = resume.remove(found, cluster.name, cluster.region, self._eksctl(run))
-        return run.plan(commands, "the node groups, the control plane, and their stacks with all that is in them")
+        if state.facts.anything:
+            self._ours(run, state.facts)
+        return ending.delete(run, self.account(run.cluster.region), self._eksctl(run), state)
 
     def sweep(self, run: Run) -> Plan:
-        from gpurunbook.targets.eks import sweep
-        found = self._leftovers(run)
-        commands = [replace(command, otherwise=OTHERWISE) for command in sweep.commands(found.leftovers)]
-        if run.kubeconfig.exists():
-            commands.append(Command(("rm", "-f", str(run.kubeconfig)), why="remove the run's kubeconfig, last of all", limit=10))
-        return run.plan(commands, f"{len(found.leftovers)} thing(s) of this cluster outlived it" if found.leftovers
-                        else "eksctl left nothing of this cluster behind", notes=_notes(found))
+        self._same_account(run)
+        return ending.sweep(run, self.account(run.cluster.region))
 
     def left(self, run: Run) -> list[Check]:
-        # What could not be looked at may be there: that is no proof of an empty account, so it fails.
-        checks = [replace(check, state="fail") if check.state == "unknown" else check for check in self._leftovers(run).checks]
-        return [*checks, Check("its kubeconfig is gone", "fail" if run.kubeconfig.exists() else "pass", str(run.kubeconfig),
-                               f"rm {run.kubeconfig}")]
-
-    def _leftovers(self, run: Run) -> leftovers.Found:
-        account = self.account(run.cluster.region)
-        listed = prices.look_up(account, [*bill.LEFTOVER_ITEMS, *bill.items(run.cluster)], today=_now().date())
-        return leftovers.find(account, self._mark(run), price=lambda one: bill.leftover_price(
-            one.kind.removeprefix("classic ").replace(" ", "-"), float(one.detail.get("gib") or one.detail.get("bytes") or 0),
-            listed, type=one.detail.get("type", "")))
+        self._same_account(run)
+        return ending.left(run, self.account(run.cluster.region))
 
     def _ours(self, run: Run, found: Facts) -> None:
-        if not found.anything or found.run_id == run.id:
-            return
-        name = run.cluster.name
-        if found.run_id:
-            raise RunbookError(f"the cluster {name} was made by run {found.run_id}", where=f"tag gpurunbook/run of {name}",
-                               next=f"go on with that run: --run-id {found.run_id}; or name another cluster in cluster.yaml")
-        raise RunbookError(f"a cluster {name} is there that no run of gpurunbook made", where=f"eksctl get cluster --name {name}",
-                           next="name another in cluster.yaml, or use that one: --target existing")
+        """Raises RunbookError unless the run made the cluster, or a person named the run that made it."""
+        agreed, started = Agreement.of(run.journal), run.journal.first("run") or {}
+        facts.claim(found, run.cluster.name, run.id, ours=bool(agreed and agreed.began) or bool(started.get("named")),
+                    me=lambda: self.account(run.cluster.region).identity()["name"])
 
     def _zones(self, run: Run, found: Facts) -> dict[str, list[str]]:
         """Node group -> zones in which AWS said there is capacity; kept, since a failed stack's events go with it."""
@@ -255,36 +260,25 @@ class Eks(Target):
             run.journal.append("zones", zones=zones)
         return zones
 
-    def _record(self, run: Run) -> None:
-        """What must be known after the cluster is gone: its ARN, its age, and ids that carry no tag."""
-        volumes = []
-        if run.kubeconfig.exists():
-            for volume in run.core.list_persistent_volume(_request_timeout=30).items:
-                if volume.spec.csi and "pv.kubernetes.io/provisioned-by" in (volume.metadata.annotations or {}):
-                    volumes.append(volume.spec.csi.volume_handle)
-        account = self.account(run.cluster.region)
-        run.journal.append("cluster", record=leftovers.record(account, run.cluster.name, volumes=volumes))
-
-    def _mark(self, run: Run) -> ownership.Mark:
-        told = run.journal.last("cluster")
-        # Account ids do not stand in files; whoever asks now has theirs.
+    def _same_account(self, run: Run) -> None:
+        """An account that has nothing of the run looks like one that is clean. Raises RunbookError when it is another."""
         number = self.account(run.cluster.region).identity()["account"]
-        record = json.loads(json.dumps(told["record"] if told else {}).replace(masking.short(number), number))
-        return ownership.mark({**record, "name": run.cluster.name, "region": run.cluster.region, "run_id": run.id})
+        digest, known = hashlib.sha256(number.encode()).hexdigest()[:16], run.journal.last("account")
+        if known is None:
+            run.journal.append("account", sha256=digest, shown=masking.short(number))
+        elif known["sha256"] != digest:
+            raise RunbookError(f"run {run.id} is in the account {known['shown']}, and the credentials are for "
+                               f"{masking.short(number)}", where="AWS_PROFILE, or the credentials in the environment",
+                               next="sign in to the run's account; nothing was changed")
 
     def _eksctl(self, run: Run) -> Eksctl:
         return Eksctl(run.program("eksctl"))
 
 
-def _notes(found: leftovers.Found) -> list[show.Table]:
-    rows = [(thing.kind, leftovers.short(thing), reason) for thing, reason in found.spared]
-    return ([found.table] if found.leftovers else []) + (
-        [show.Table(("kind", "id", "left alone because"), rows, "looks like ours, and is not touched")] if rows else [])
-
-
 def _works_on_stacks(command: Command) -> bool:
-    words = command.argv[1:3] if Path(command.argv[0]).name == "eksctl" else command.argv[3:5]
-    return words[:1] in (("create",), ("delete",)) or words == ("cloudformation", "wait")
+    if Path(command.argv[0]).name == "eksctl":
+        return command.argv[1] in ("create", "delete")
+    return command.argv[1:3] == ("-m", "gpurunbook.targets.eks.settle") or command.argv[3:5] == ("cloudformation", "delete-stack")
 
 
 def _cluster_of(command: Command, run: Run) -> str:

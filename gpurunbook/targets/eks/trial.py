@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from gpurunbook.runbook import Run
 
 
-def plan(run: Run, account: Account, eksctl: Eksctl, name: str, wishes: Wishes, now: dt.datetime) -> Plan:
+def plan(run: Run, account: Account, eksctl: Eksctl, name: str, wishes: Wishes, now: dt.datetime,
+         blocked: str = "") -> Plan:
     """Create and delete the throw-away cluster; where an interrupted check left one of this run, only delete it.
 
     Raises:
@@ -37,6 +38,8 @@ def plan(run: Run, account: Account, eksctl: Eksctl, name: str, wishes: Wishes, 
                            next="give another name: -p account_check=cluster-2")
     if found.anything:
         return run.plan(resume.remove(found, name, region, eksctl), f"an interrupted account check left {name}: delete it")
+    if blocked:
+        return run.plan((), blocked)
     told = run.journal.last("trial", name=name)
     if told and told["state"] == "planned" and _deleted(run, name):
         return run.plan((), f"the account was tried with {name} in this run, and {name} is gone again")
@@ -46,10 +49,15 @@ def plan(run: Run, account: Account, eksctl: Eksctl, name: str, wishes: Wishes, 
     agreement.within(bill, wishes)
     marks = tags.of_run(run.id, account.identity()["name"], now + dt.timedelta(hours=wishes.max_hours))
     run.journal.append("trial", name=name, state="planned")
-    create = eksctl.try_account(name, region, run.folder / "kubeconfig.trial", marks)
+    create = eksctl.try_account(name, region, run.cluster.version, run.folder / "kubeconfig.trial", marks)
     rows = replace(bill.table, caption=f"{name} for up to {wishes.max_hours:g} h: {bill.sentence}")
     return run.plan([create, delete], "create a default cluster with two nodes, and delete it: does the account let us?",
                     notes=[rows])
+
+
+def names(run: Run) -> list[str]:
+    """The clusters that account checks of this run may have left."""
+    return list(dict.fromkeys(r["name"] for r in run.journal.records() if r["kind"] == "trial" and r["name"] != run.cluster.name))
 
 
 def _deleted(run: Run, name: str) -> bool:

@@ -11,13 +11,17 @@ from moto import mock_aws
 
 from gpurunbook.targets.eks.account import Account
 from tests.aws.answers import Answers
+from tests.aws.preflight import recorded
 
 REGION = "eu-central-1"
 
 
 @pytest.fixture
 def answers() -> Answers:
-    return Answers()
+    """Nothing but EKS's versions, which moto lacks."""
+    made = Answers()
+    made["eks", "describe_cluster_versions"] = recorded("cluster_versions")
+    return made
 
 
 @pytest.fixture

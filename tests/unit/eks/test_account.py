@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import boto3
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from moto import mock_aws
 
 from gpurunbook.targets.eks.account import Account, AwsError
 from tests.aws.answers import Answers, Refusal
@@ -36,6 +41,82 @@ def test_a_refusal_says_of_what_kind_it_is(account: Account, answers: Answers, c
     kinds = {kind: getattr(caught.value, kind) for kind in ("denied", "expired", "absent")}
     assert kinds == {kind: kind == attribute for kind in kinds}
     assert caught.value.where == "eks:DescribeCluster"
+
+
+@pytest.mark.parametrize(("service", "operation", "params", "where"), [
+    ("elbv2", "describe_load_balancers", {}, "elasticloadbalancing:DescribeLoadBalancers"),
+    ("service-quotas", "get_service_quota", {"ServiceCode": "ec2", "QuotaCode": "L-1"}, "servicequotas:GetServiceQuota"),
+    ("resourcegroupstaggingapi", "get_resources", {}, "tag:GetResources")])
+def test_a_refusal_is_spelled_as_iam_spells_it(account: Account, answers: Answers, service: str, operation: str,
+                                               params: dict[str, str], where: str) -> None:
+    answers[service, operation] = Refusal("AccessDenied", "no")
+    with pytest.raises(AwsError) as caught:
+        account.call(service, operation, **params)
+    assert caught.value.where == where
+    assert caught.value.next.startswith(f"allow {where} ")
+
+
+@pytest.mark.parametrize(("region", "host"), [("ap-east-1", "us-east-1"), ("us-gov-east-1", "us-gov-west-1"),
+                                              ("cn-northwest-1", "cn-north-1")])
+def test_who_we_are_is_asked_in_a_region_that_every_account_has(answers: Answers, region: str, host: str) -> None:
+    with mock_aws():
+        account = Account(region, answers.install(boto3.Session()))
+        account.identity()
+        assert [key for key in account._clients if key[0] == "sts"] == [("sts", host)]
+
+
+ROLE = """[default]
+role_arn = arn:aws:iam::123456789012:role/admin
+source_profile = base
+[profile base]
+aws_access_key_id = AKIAEXAMPLE
+aws_secret_access_key = example
+"""
+
+
+class Sts(BaseHTTPRequestHandler):
+    """Refuses every role, as AWS does."""
+
+    def do_POST(self) -> None:
+        body = (b"<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>User is not authorized to perform: "
+                b"sts:AssumeRole</Message></Error><RequestId>1</RequestId></ErrorResponse>")
+        self.send_response(403)
+        self.send_header("Content-Type", "text/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_profile_whose_role_is_refused_is_a_matter_of_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "config").write_text(ROLE)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Sts) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(AwsError) as caught:
+            Account("eu-central-1").call("ec2", "describe_volumes")
+        server.shutdown()
+    assert caught.value.signed_out
+    assert not caught.value.denied
+    assert "sts:AssumeRole" in caught.value.what
+    assert "role_arn" in caught.value.next
+
+
+@pytest.mark.parametrize(("code", "status", "passing"), [
+    ("ThrottlingException", 400, True), ("RequestLimitExceeded", 503, True), ("Whatever", 500, True),
+    ("AccessDenied", 403, False), ("ExpiredToken", 403, False), ("ValidationError", 400, False)])
+def test_what_may_pass_is_told_from_what_will_not(account: Account, answers: Answers, code: str, status: int,
+                                                  passing: bool) -> None:
+    answers["eks", "describe_cluster"] = Refusal(code, "no", status)
+    with pytest.raises(AwsError) as caught:
+        account.call("eks", "describe_cluster", name="x")
+    assert caught.value.passing == passing
 
 
 def test_throttling_is_tried_again_with_backoff(account: Account) -> None:

@@ -121,6 +121,8 @@ def test_the_variant_follows_the_type(account: Account, answers: Answers, instan
     ({"name": "our-golden-image"}, {}, "pass", ""), ({"name": "golden-1.2-prod"}, {}, "pass", ""),
     ({}, {}, "fail", "an Amazon image, and amiFamily is Ubuntu2404"),
     ({"state": "pending"}, AL2023, "fail", "its state is pending"),
+    ({"arch": "arm64", "parameter": ""}, AL2023, "fail", "built for arm64, g4dn.xlarge is x86_64"),
+    ({"parameter": ""}, {"instance_type": "g5g.xlarge", **AL2023}, "fail", "built for x86_64, g5g.xlarge is arm64"),
     ({"root_gib": 120}, AL2023, "fail", "needs 120 GiB, volumeSize is 100"),
     ({"deprecated": TODAY}, AL2023, "warn", "deprecated since 2026-11-22"),
     ({"deprecated": TODAY + dt.timedelta(1)}, AL2023, "pass", ""),

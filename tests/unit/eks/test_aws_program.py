@@ -99,6 +99,44 @@ def test_it_waits_until_the_volume_is_free_and_says_so(program: Program, answers
     assert clock.now == 15
 
 
+def misses(answers: Answers, refusals: list[Refusal], then: list[str]) -> None:
+    """DescribeVolumes: these refusals, one after another, and then these states; "" is a volume that is gone."""
+    left = iter([*refusals, *then])
+
+    def answer(params: dict[str, object]) -> dict[str, object]:
+        one = next(left)
+        if isinstance(one, Refusal):
+            raise one
+        return {"Volumes": [{"State": one}] if one else []}
+
+    answers["ec2", "describe_volumes"] = answer
+    answers["ec2", "delete_volume"] = {}
+
+
+def test_five_failed_looks_in_a_row_are_lived_through_and_the_write_is_sent_once(
+        program: Program, answers: Answers, capsys: pytest.CaptureFixture[str]) -> None:
+    gone = [Refusal("RequestLimitExceeded", status=503), *[Refusal("InternalError", status=500)] * 4]
+    misses(answers, gone, ["available", *gone, ""])  # type: ignore[list-item]
+    assert program(*DELETE_VOLUME) == 0
+    assert writes(answers) == ["delete_volume"]
+    assert "no answer (RequestLimitExceeded), looking again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("refusals", [[Refusal("InternalError", status=500)] * 6, [Refusal("ExpiredToken", status=403)],
+                                      [Refusal("UnauthorizedOperation", status=403)]])
+def test_a_sixth_failed_look_and_a_refusal_end_it(program: Program, answers: Answers, refusals: list[Refusal]) -> None:
+    misses(answers, refusals, ["available", ""])
+    assert program(*DELETE_VOLUME) == 1
+    assert writes(answers) == []
+
+
+def test_a_write_that_got_no_answer_is_not_sent_again(program: Program, answers: Answers) -> None:
+    misses(answers, [], ["available", "available", ""])
+    answers["ec2", "delete_volume"] = Refusal("InternalError", status=500)
+    assert program(*DELETE_VOLUME) == 1
+    assert writes(answers) == ["delete_volume"]
+
+
 def test_a_group_that_something_still_uses_is_asked_for_again(program: Program, answers: Answers) -> None:
     asked: list[int] = []
 

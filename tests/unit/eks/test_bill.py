@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gpurunbook.config import ClusterConfig, NodeGroup
 from gpurunbook.targets.eks import bill as bills
-from gpurunbook.targets.eks import prices
+from gpurunbook.targets.eks import inventory, made, prices
 from gpurunbook.targets.eks.bill import Bill, Cost, Part, allowed, dollars, estimate, leftover_price, so_far
 from gpurunbook.targets.eks.prices import Item, Price, Prices
 
@@ -34,7 +34,7 @@ def group(name: str, instance_type: str, desired: int, gib: int) -> NodeGroup:
 
 
 def cluster(*groups: NodeGroup) -> ClusterConfig:
-    return ClusterConfig(path=Path("cluster.yaml"), name="gpu-cluster", region="eu-central-1", version="1.36", warnings=(),
+    return ClusterConfig(path=Path("/nowhere/cluster.yaml"), name="gpu-cluster", region="eu-central-1", version="1.36", warnings=(),
                          groups=groups or (group("gpu-workers", "g4dn.xlarge", 1, 100), group("cpu-workers", "m5.xlarge", 2, 50)))
 
 
@@ -62,6 +62,57 @@ def test_each_part_has_its_price(name: str, count: int, unit: str, per_hour: str
     assert (found.count, found.unit) == (count, unit)
     assert found.per_hour is not None
     assert round(found.per_hour, 12) == Decimal(per_hour)
+
+
+FILE = """
+metadata: {name: gpu-cluster, region: eu-central-1}
+nodeGroups:
+- {name: gpu-workers, volumeType: gp2}
+managedNodeGroups:
+- {name: cpu-workers, privateNetworking: true}
+"""
+
+
+def from_file(tmp_path: Path, text: str) -> Bill:
+    (tmp_path / "cluster.yaml").write_text(text)
+    read = cluster().model_copy(update={"path": tmp_path / "cluster.yaml"})
+    return estimate(read, Prices("eu-central-1", TODAY, {item: listed().price(item) for item in bills.items(read)}),
+                    extended=False, hours=8)
+
+
+def test_volume_types_and_private_nodes_are_read_from_the_file(tmp_path: Path) -> None:
+    found = from_file(tmp_path, FILE)
+    assert [part(f"{name} volumes", found).unit for name in ("gpu-workers", "cpu-workers")] == ["100 GiB gp2", "50 GiB gp3"]
+    assert part("gpu-workers volumes", found).per_hour == 100 * Decimal("0.146") / 730
+    assert part("node addresses", found).count == 1
+    assert part("NAT gateway", found).count == 1
+    assert found.unknown == ()
+
+
+@pytest.mark.parametrize(("vpc", "count"), [("nat: {gateway: HighlyAvailable}", 3), ("nat: {gateway: Single}", 1),
+                                            ("nat: {gateway: Disable}", 0), ("id: vpc-1", 0)])
+def test_nat_gateways_are_those_that_the_file_asks_for(tmp_path: Path, vpc: str, count: int) -> None:
+    found = from_file(tmp_path, f"{FILE}vpc: {{{vpc}}}\n")
+    counts = {p.name: p.count for p in found.parts}
+    assert (counts.get("NAT gateway", 0), counts.get("its Elastic IP", 0)) == (count, count)
+    if count == 3:
+        assert part("NAT gateway", found).note.startswith("one in each zone")
+        assert part("NAT gateway", found).per_hour == 3 * Decimal("0.052")
+
+
+def test_a_private_cluster_has_no_public_addresses(tmp_path: Path) -> None:
+    assert {"NAT gateway", "node addresses"}.isdisjoint(
+        p.name for p in from_file(tmp_path, f"{FILE}privateCluster: {{enabled: true}}\n").parts)
+
+
+@pytest.mark.parametrize("volume", ["volumeType: io2, volumeIOPS: 4000", "volumeIOPS: 6000", "volumeThroughput: 500"])
+def test_a_volume_that_size_alone_does_not_price_is_unknown(tmp_path: Path, volume: str) -> None:
+    found = from_file(tmp_path, FILE.replace("volumeType: gp2", volume))
+    assert found.unknown == ("gpu-workers volumes",)
+
+
+def test_without_a_file_eksctls_defaults_hold() -> None:
+    assert made.of(cluster()) == made.Made()
 
 
 def test_the_parts_add_up() -> None:
@@ -227,12 +278,23 @@ def test_a_limit_that_is_none_fails(max_hours: float, budget: float, name: str) 
 @pytest.mark.parametrize(("kind", "size", "type_", "usd"), [
     ("volume", 80, "gp3", "0.008"), ("volume", 80, "gp2", "0.016"), ("volume", 80, "", "0.008"), ("address", 0, "", "0.0051"),
     ("load-balancer", 0, "network", "0.027"), ("nat-gateway", 0, "", "0.052"), ("cluster", 0, "", "0.10"),
-    ("cluster", 0, "extended", "0.60"), ("log-group", 5 * 2**30, "", "0.0002"), ("log-group", 0, "", "0"),
+    ("cluster", 0, "standard", "0.10"), ("cluster", 0, "extended", "0.60"), ("log-group", 5 * 2**30, "", "0.0002"), ("log-group", 0, "", "0"),
     ("instance", 0, "g4dn.xlarge", "0.658"), *[(kind, 0, "", "0") for kind in sorted(bills.FREE)]])
 def test_a_leftover_has_its_price(kind: str, size: float, type_: str, usd: str) -> None:
     found = leftover_price(kind, size, listed(), type=type_)
     assert found is not None
     assert round(found, 12) == Decimal(usd)
+
+
+def test_every_kind_of_leftover_has_a_price_or_is_free() -> None:
+    types = {"volume": "gp3", "load-balancer": "network", "instance": "g4dn.xlarge"}
+    for kind in (*inventory.READERS, "cluster", "stack"):
+        spelled = kind.removeprefix("classic ").replace(" ", "-").lower()
+        assert leftover_price(spelled, 1, listed(), type=types.get(spelled, "")) is not None, kind
+
+
+def test_a_cluster_of_an_unknown_rate_has_no_price() -> None:
+    assert leftover_price("cluster", 0, listed(), type="unknown") is None
 
 
 @pytest.mark.parametrize(("kind", "type_"), [

@@ -518,6 +518,109 @@ def test_volumes_and_nat_gateways_that_are_gone_are_not_read(account: Account, a
         ("pending", ("eni-pending",), False), ("available", ("eni-available",), False), ("deleting", ("eni-deleting",), True)]
 
 
+def test_what_aws_leaves_out_is_no_reason_to_stop(account: Account, answers: Answers) -> None:
+    """A volume that a service of AWS holds has no instance, and an address of a carrier's no public IP."""
+    base = {"State": "in-use", "AvailabilityZone": f"{REGION}a", "Size": 1, "VolumeType": "gp3", "CreateTime": BORN}
+    answers["ec2", "describe_volumes"] = {"Volumes": [
+        base | {"VolumeId": "vol-1", "Attachments": [{"State": "attached", "AssociatedResource": "arn:aws:ecs:x"}]},
+        base | {"VolumeId": "vol-2", "Attachments": [{"State": "attached"}]}]}
+    assert [one.users for one in inventory.volumes(account, "gpu-cluster")] == [("arn:aws:ecs:x",), ("a service of AWS",)]
+    answers["ec2", "describe_addresses"] = {"Addresses": [{"AllocationId": "eipalloc-1", "CarrierIp": "192.0.2.1"}]}
+    assert [(one.id, one.size) for one in inventory.addresses(account, "gpu-cluster")] == [("eipalloc-1", "")]
+    answers["cloudformation", "list_stack_resources"] = {"StackResourceSummaries": [
+        {"ResourceType": "AWS::EC2::EIP", "PhysicalResourceId": "192.0.2.9", "LogicalResourceId": "Ip",
+         "ResourceStatus": "CREATE_COMPLETE", "LastUpdatedTimestamp": BORN}]}
+    assert stack_members.members(account, stack("eksctl-gpu-cluster-cluster")) == []
+
+
+def test_an_answer_that_cannot_be_read_is_unknown_and_ends_nothing(account: Account, answers: Answers) -> None:
+    volume = Town(account).volume((tags.RUN, "r-1"))
+    for operation, answer in (("describe_key_pairs", {"KeyPairs": [{"unexpected": 1}]}), ("describe_addresses", {"Addresses": [1]})):
+        answers["ec2", operation] = answer
+    answers["cloudformation", "list_stacks"] = {"StackSummaries": [{"unexpected": 1}]}
+    found = find(account, Mark("gpu-cluster", REGION, "r-1"))
+    assert [one.id for one in found.leftovers] == [volume]
+    unknown = {check.name.removeprefix("left behind: "): check.evidence for check in found.checks if check.state == "unknown"}
+    assert unknown["key pair"] == "key_pairs: AWS's answer could not be read: KeyError: 'KeyPairId'"
+    assert "addresses: " in unknown["address"]
+    assert "KeyError: 'StackName'" in unknown["stack"]
+    assert len(unknown) == 3
+
+
+def test_what_record_cannot_make_sense_of_is_said(account: Account, answers: Answers) -> None:
+    answers["eks", "describe_cluster"] = {"cluster": {"name": "gpu-cluster"}}
+    answers["cloudformation", "list_stacks"] = Refusal("AccessDenied", "no")
+    kept = record(account, "gpu-cluster", volumes=["vol-1"])
+    assert kept["recorded"] == [["volume", "vol-1"]]
+    assert kept["unread"] == ["record_cluster: AWS's answer could not be read: KeyError: 'arn'", "cloudformation:ListStacks: no"]
+
+
+def test_a_group_that_a_foreign_interface_uses_stays_and_is_told_of(account: Account) -> None:
+    town = Town(account)
+    group, free = town.group("used", (tags.RUN, "r-1")), town.group("free", (tags.RUN, "r-1"))
+    foreign, ours = (town.ec2.create_network_interface(SubnetId=town.subnets[0], Groups=[id], TagSpecifications=spec(
+        "network-interface", tag))["NetworkInterface"]["NetworkInterfaceId"]
+        for id, tag in ((group, ("Name", "somebody's")), (free, (tags.RUN, "r-1"))))
+    found = find(account, Mark("gpu-cluster", REGION, "r-1"))
+    assert {one.id for one in found.leftovers} == {free, ours}
+    [warned] = [check for check in found.checks if check.state == "warn"]
+    assert (warned.name, warned.evidence) == ("left behind: security group", f"{group}: in use by {foreign}, not ours")
+    assert not [c for c in sweep.commands(found.leftovers) if group in c.shown]
+
+
+def test_a_group_of_our_instance_is_used_by_the_instance_and_not_by_aws(account: Account, answers: Answers) -> None:
+    base = {"AvailabilityZone": f"{REGION}a", "Status": "in-use", "Groups": [{"GroupId": "sg-1"}]}
+    answers["ec2", "describe_security_groups"] = {"SecurityGroups": [{"GroupId": "sg-1", "GroupName": "nodes"}]}
+    answers["ec2", "describe_network_interfaces"] = {"NetworkInterfaces": [
+        base | {"NetworkInterfaceId": "eni-elb", "InterfaceType": "interface", "RequesterManaged": True},
+        base | {"NetworkInterfaceId": "eni-0", "Attachment": {"AttachmentId": "a-0", "DeviceIndex": 0, "InstanceId": "i-1"}}]}
+    assert [one.users for one in inventory.security_groups(account, "gpu-cluster")] == [("i-1",)]
+
+
+def summary(name: str, status: str = "DELETE_COMPLETE", ended: dt.datetime | None = None) -> dict[str, object]:
+    return {"StackName": name, "StackId": f"arn:{name}", "StackStatus": status, "CreationTime": BORN - 9 * HOUR,
+            **({"DeletionTime": ended} if ended else {})}
+
+
+def test_of_deleted_stacks_only_those_that_may_be_the_clusters_are_asked_about(account: Account, answers: Answers) -> None:
+    answers["cloudformation", "list_stacks"] = {"StackSummaries": [
+        summary("eksctl-gpu-cluster-cluster", ended=BORN - HOUR), summary("eksctl-gpu-cluster-nodegroup-a", ended=BORN + HOUR),
+        summary("eksctl-gpu-cluster-2-cluster", ended=BORN + HOUR), summary("eksctl-gpu-cluster-nodegroup-b", "DELETE_FAILED"),
+        summary("eksctl-gpu-cluster-cluster-2-nodegroup-a", ended=BORN + HOUR)]}
+    answers["cloudformation", "describe_stacks"] = lambda asked: {"Stacks": [
+        summary(asked["StackName"].removeprefix("arn:"))]}
+
+    def asked(**which: object) -> list[str]:
+        answers.calls.clear()
+        stack_members.stacks(account, "gpu-cluster", **which)  # type: ignore[arg-type]
+        return [params["StackName"].removeprefix("arn:eksctl-gpu-cluster-") for _, name, params in answers.calls
+                if name == "describe_stacks"]
+
+    assert asked(deleted=False) == ["nodegroup-b"]
+    assert asked(since=BORN) == ["nodegroup-a", "nodegroup-b"]
+    assert asked() == ["cluster", "nodegroup-a", "nodegroup-b"]
+
+
+@pytest.mark.parametrize(("version", "rate"), [("1.36", "standard"), ("1.31", "extended"), ("1.20", "unknown")])
+def test_the_cluster_says_at_which_rate_it_is_billed(account: Account, answers: Answers, version: str, rate: str) -> None:
+    answers["eks", "describe_cluster"] = {"cluster": {"arn": "arn:x", "createdAt": BORN, "version": version}}
+    assert [one.detail for one in inventory.clusters(account, "gpu-cluster")] == [{"type": rate}]
+
+
+def test_a_rate_that_cannot_be_asked_for_is_unknown_and_the_cluster_is_there(account: Account, answers: Answers) -> None:
+    answers["eks", "describe_cluster"] = {"cluster": {"arn": "arn:x", "createdAt": BORN, "version": "1.36"}}
+    for answer in (Refusal("AccessDeniedException", "no"), {"clusterVersions": [{"unexpected": 1}]}):
+        answers["eks", "describe_cluster_versions"] = answer
+        assert [one.detail for one in inventory.clusters(account, "gpu-cluster")] == [{"type": "unknown"}]
+
+
+def test_a_log_group_carries_its_bytes(account: Account, answers: Answers) -> None:
+    answers["logs", "describe_log_groups"] = {"logGroups": [{"logGroupName": "/aws/eks/gpu-cluster/cluster", "storedBytes": 5368709120,
+                                                             "arn": "arn:aws:logs:x:1:log-group:g:*", "creationTime": 1}]}
+    answers["logs", "list_tags_for_resource"] = {"tags": {}}
+    assert [one.detail for one in inventory.log_groups(account, "gpu-cluster")] == [{"bytes": "5368709120"}]
+
+
 def test_interfaces_of_aws_itself_are_not_listed(account: Account, answers: Answers) -> None:
     base = {"AvailabilityZone": f"{REGION}a", "Status": "in-use", "TagSet": named(("a", "b"))}
     answers["ec2", "describe_network_interfaces"] = {"NetworkInterfaces": [

@@ -14,7 +14,7 @@ from gpurunbook.targets.eks.limits import Instance
 from tests.aws.answers import Answers, Refusal
 from tests.aws.preflight import group
 
-REGION, CLUSTER = "eu-central-1", "gpu-cluster"
+REGION, CLUSTER, OWNER = "eu-central-1", "gpu-cluster", "123456789012"
 G = limits.of_bucket(limits.G_AND_VT, spot=False)
 TYPES = {name: InstanceType(name, cpus, 16384, "x86_64", 0, "", "", 0)
          for name, cpus in (("g4dn.xlarge", 4), ("g5.12xlarge", 48), ("m5.xlarge", 4))}
@@ -145,8 +145,15 @@ def test_this_clusters_own_address_is_enough(account: Account) -> None:
 def test_vpcs_and_internet_gateways_are_counted(account: Account) -> None:
     account.call("ec2", "create_vpc", CidrBlock="10.0.0.0/16")
     account.call("ec2", "create_internet_gateway")
-    assert limits.counted(limits.VPCS, REGION, CLUSTER, limits.vpcs(account), 1, 2).evidence.startswith("1 needed, 2 of 2 VPCs")
+    assert limits.counted(limits.VPCS, REGION, CLUSTER, limits.vpcs(account, OWNER), 1, 2).evidence.startswith(
+        "1 needed, 2 of 2 VPCs")
     assert limits.counted(limits.GATEWAYS, REGION, CLUSTER, limits.internet_gateways(account), 1, 2).state == "pass"
+
+
+def test_a_vpc_that_another_account_shares_does_not_count(account: Account, answers: Answers) -> None:
+    answers["ec2", "describe_vpcs"] = {"Vpcs": [
+        {"VpcId": "vpc-own", "OwnerId": OWNER}, {"VpcId": "vpc-shared", "OwnerId": "210987654321"}]}
+    assert [v["VpcId"] for v in limits.vpcs(account, OWNER)] == ["vpc-own"]
 
 
 def test_nat_gateways_are_counted_in_their_zone(account: Account) -> None:

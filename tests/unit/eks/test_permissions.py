@@ -51,12 +51,14 @@ def test_actions_are_asked_about_on_the_names_that_eksctl_uses() -> None:
     assert "eks:CreateCluster" in asked["arn:aws-cn:eks:cn-north-1:123456789012:cluster/gpu-cluster"]
 
 
-def test_the_simulation_is_told_the_region(account: Account, answers: Answers) -> None:
+def test_the_simulation_is_told_the_region_and_the_runs_tag(account: Account, answers: Answers) -> None:
     answers["iam", "simulate_principal_policy"] = {"EvaluationResults": [ALLOWED]}
     assert permissions.simulate(account, USER, "*", ["ec2:CreateVpc"]) == [ALLOWED]
     [asked] = [params for _, name, params in answers.calls if name == "simulate_principal_policy"]
-    assert asked["ContextEntries"] == [{"ContextKeyName": "aws:RequestedRegion", "ContextKeyType": "string",
-                                        "ContextKeyValues": ["eu-central-1"]}]
+    told = {entry["ContextKeyName"]: entry["ContextKeyValues"] for entry in asked["ContextEntries"]}
+    assert told["aws:RequestedRegion"] == ["eu-central-1"]
+    assert {"aws:RequestTag/gpurunbook/run", "aws:ResourceTag/gpurunbook/run"} < told.keys()
+    assert all(len(values) == 1 and values[0] for values in told.values())
     assert (asked["PolicySourceArn"], asked["ActionNames"], asked["ResourceArns"]) == (USER, ["ec2:CreateVpc"], ["*"])
 
 
@@ -71,7 +73,8 @@ ALLOWED = result("ec2:CreateVpc", "allowed")
     ([ALLOWED], "pass", "simulated: 1 actions allowed"),
     ([ALLOWED, result("eks:CreateCluster", "implicitDeny")], "fail", "denied: eks:CreateCluster"),
     ([ALLOWED, result("eks:CreateCluster", "explicitDeny", MissingContextValues=["aws:TagKeys"])],
-     "fail", "denied: eks:CreateCluster"),
+     "unknown", "depends on aws:TagKeys: eks:CreateCluster"),
+    ([ALLOWED, result("eks:CreateCluster", "explicitDeny")], "fail", "denied: eks:CreateCluster"),
     ([ALLOWED, result("eks:CreateCluster", "explicitDeny", OrganizationsDecisionDetail={"AllowedByOrganizations": False})],
      "fail", "denied: eks:CreateCluster (by the organization)"),
     ([ALLOWED, result("eks:CreateCluster", "implicitDeny",

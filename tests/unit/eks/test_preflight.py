@@ -203,6 +203,36 @@ def test_without_credentials_one_check_fails_and_the_others_say_why_in_two_words
     assert {check.evidence for name, check in found.items() if name not in {*passed, "AWS credentials"}} == {"no credentials"}
 
 
+def test_a_region_that_is_not_enabled_says_so(account: Account, answers: Answers, tmp_path: Path, server: Registry) -> None:
+    """There, good credentials are invalid ones; at home they are good."""
+    healthy(answers)
+    off = other(tmp_path, ("region: eu-central-1", "region: ap-east-1"))
+    answers["eks", "list_clusters"] = Refusal("UnrecognizedClientException", "The security token is invalid")
+    answers["ec2", "describe_regions"] = {"Regions": [{"RegionName": "ap-east-1", "OptInStatus": "not-opted-in"}]}
+    session = answers.install(boto3.Session())
+    session.events.register("before-call.sts", _invalid_away_from("us-east-1"))
+    found = table(Account("ap-east-1", session), off, server)
+    assert (found["region"].state, found["region"].evidence) == ("fail", "ap-east-1 is not enabled in this account")
+    assert found["AWS credentials"].state == "pass"
+    clusters = found["quota: EKS clusters in the region"]
+    assert (clusters.state, clusters.evidence) == (
+        "unknown", "eks:ListClusters does not take these credentials: UnrecognizedClientException")
+
+
+def _invalid_away_from(home: str) -> Callable[..., None]:
+    def refuse(context: dict[str, Any], **_: Any) -> None:
+        if context["client_region"] != home:
+            raise AssertionError(f"STS was asked in {context['client_region']}")
+    return refuse
+
+
+def test_what_is_known_without_credentials_is_kept() -> None:
+    answer: Future[Check] = Future()
+    answer.set_result(Check("region", "fail", "not enabled in this account", "x"))
+    assert preflight.outcome(preflight.Rule("region", "x", answer), 10, signed_out=True).state == "fail"
+    assert preflight.outcome(preflight.Rule("region", "x", Future()), 10, signed_out=True).evidence == "no credentials"
+
+
 def test_with_no_credentials_at_all_the_table_comes_at_once(cluster: ClusterConfig, server: Registry,
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):

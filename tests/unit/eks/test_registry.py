@@ -203,6 +203,18 @@ def test_an_image_in_the_accounts_ecr_is_asked_of_the_account(account: Account, 
     assert not registry.in_ecr("irbull/dolly:0.2")
 
 
+@pytest.mark.parametrize(("host", "region"), [
+    ("dkr.ecr.eu-central-1.amazonaws.com", "eu-central-1"), ("dkr-ecr.eu-central-1.on.aws", "eu-central-1"),
+    ("dkr.ecr-fips.us-east-1.amazonaws.com", "us-east-1"), ("dkr-ecr-fips.us-east-1.on.aws", "us-east-1"),
+    ("dkr.ecr.cn-north-1.amazonaws.com.cn", "cn-north-1"), ("dkr-ecr.cn-north-1.on.amazonwebservices.com.cn", "cn-north-1")])
+def test_every_name_of_ecrs_is_asked_of_ecr_in_its_region(answers: Answers, host: str, region: str) -> None:
+    answers["ecr", "batch_get_image"] = {"images": [{"imageManifest": json.dumps(manifest(42))}]}
+    with mock_aws():
+        account = Account("eu-west-1", answers.install(boto3.Session()))
+        assert registry.look_up(account, f"123456789012.{host}/gpurunbook/model:1").size == 42
+    assert ("ecr", region) in account._clients
+
+
 def test_an_index_in_ecr_is_followed(account: Account, answers: Answers) -> None:
     amd = "sha256:" + "c" * 64
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from gpurunbook.config import load_cluster
+from gpurunbook.errors import RunbookError
 from gpurunbook.programs.eksctl import Eksctl
-from gpurunbook.targets.eks import facts, resume
+from gpurunbook.targets.eks import facts, resume, tags
 from gpurunbook.targets.eks.facts import ADDONS, Facts
 from gpurunbook.targets.eks.stacks import Stack
 
@@ -95,7 +96,7 @@ def test_a_group_that_eksctl_calls_created_is_seen_to_have_failed() -> None:
 @pytest.mark.parametrize(("found", "words"), [
     (Facts(), ["absent", "absent", "absent"]),
     (whole(), ["running", "running", "running"]),
-    (whole(groups={"cpu-workers": "DEGRADED"}), ["running", "running", "failed"]),
+    (whole(groups={"cpu-workers": "DEGRADED"}), ["running", "running", "degraded"]),
     (whole(status="CREATING", stacks=stacks_with("", "", "CREATE_IN_PROGRESS"), groups={}), ["on its way", "absent", "absent"]),
     (whole(status="FAILED"), ["failed", "running", "running"])])
 def test_parts_say_how_each_is(found: Facts, words: list[str]) -> None:
@@ -122,3 +123,15 @@ def test_what_ails_a_group_is_its_evidence() -> None:
 def test_all_of_it_goes_by_whoever_can_delete_it(found: Facts, commands: list[str]) -> None:
     """The real eksctl refuses to delete a cluster that EKS does not have (tests/e2e/test_eksctl.py)."""
     assert [c.short for c in resume.remove(found, "gpu-cluster", "eu-central-1", Eksctl())] == commands
+
+
+@pytest.mark.parametrize(("made_by", "owner", "ours", "refusal"), [
+    ("otter", "ian", True, ""), ("otter", "eve", True, ""), ("otter", "ian", False, ""),
+    ("otter", "eve", False, "with the same id"), ("fjord", "ian", True, "made by run fjord of ian"), ("", "", True, "no run of")])
+def test_a_cluster_is_gone_on_with_by_its_run_and_by_no_other(made_by: str, owner: str, ours: bool, refusal: str) -> None:
+    found = whole(tags={tags.RUN: made_by, tags.OWNER: owner} if made_by else {})
+    if not refusal:
+        facts.claim(found, "gpu-cluster", "otter", ours=ours, me=lambda: "ian")
+        return
+    with pytest.raises(RunbookError, match=refusal):
+        facts.claim(found, "gpu-cluster", "otter", ours=ours, me=lambda: "ian")

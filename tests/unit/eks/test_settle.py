@@ -18,6 +18,8 @@ def told(statuses: list[str], answers: Answers) -> tuple[int, int]:
 
     def answer(_: object) -> dict[str, object]:
         status = left.pop(0)
+        if status.startswith("!"):
+            raise Refusal(status[1:])
         if not status:
             raise Refusal("ValidationError", "Stack with id eksctl-gpu-cluster-cluster does not exist")
         return {"Stacks": [{"StackName": "x", "StackStatus": status}]}
@@ -42,6 +44,13 @@ def test_it_waits_for_the_end_and_tells_good_from_bad(statuses: list[str], code:
     assert told(statuses, answers) == (code, len(statuses))
     said = capsys.readouterr().out.splitlines()
     assert len(said) == len(dict.fromkeys(statuses))
+
+
+def test_five_failed_looks_in_a_row_are_lived_through_and_six_are_not(answers: Answers) -> None:
+    busy = ["!ThrottlingException"] * 5
+    assert told([*busy, "CREATE_IN_PROGRESS", *busy, "CREATE_COMPLETE"], answers) == (0, 12)
+    assert told([*busy, busy[0], "CREATE_COMPLETE"], answers) == (1, 6)
+    assert told(["!ExpiredToken", "CREATE_COMPLETE"], answers) == (1, 1)
 
 
 def test_a_refusal_is_said(answers: Answers, capsys: pytest.CaptureFixture[str]) -> None:
