@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ def read(kubeconfig: Path, context: str, core: Callable[[], kubernetes.client.Co
     Raises:
         RunbookError: there is no such cluster yet, or it does not answer.
     """
-    config: dict[str, Any] = yaml.safe_load(kubeconfig.read_text()) if kubeconfig.exists() else {}
+    config: dict[str, Any] = (yaml.safe_load(kubeconfig.read_text()) if kubeconfig.exists() else None) or {}
     name = next((c["context"]["cluster"] for c in config.get("contexts") or [] if c["name"] == context), None)
     cluster = next((c["cluster"] for c in config.get("clusters") or [] if c["name"] == name), None)
     if cluster is None:
@@ -31,11 +32,12 @@ def read(kubeconfig: Path, context: str, core: Callable[[], kubernetes.client.Co
                            next="run notebooks/02_provision.ipynb first, or: gpurunbook run --until provision")
     from kubernetes.client import ApiException
     from urllib3.exceptions import HTTPError
+    server = re.sub(r"(?<=//)[^/@]*@", "", cluster["server"])  # a name and password in it are no part of what it is
     file = cluster.get("certificate-authority")  # neither, where a public authority has signed the server's certificate
     ca = cluster.get("certificate-authority-data") or (Path(file).read_text() if file else "")
     try:
         uid = core().read_namespace("kube-system", _request_timeout=ANSWER_SECONDS).metadata.uid
     except (ApiException, HTTPError) as error:
-        raise RunbookError(f"the cluster at {cluster['server']} does not answer: {type(error).__name__}",
+        raise RunbookError(f"the cluster at {server} does not answer: {type(error).__name__}",
                            where=str(kubeconfig), next="gpurunbook status, then: gpurunbook run --from provision") from error
-    return {"server": cluster["server"], "ca_sha256": hashlib.sha256(ca.encode()).hexdigest(), "uid": uid}
+    return {"server": server, "ca_sha256": hashlib.sha256(ca.encode()).hexdigest(), "uid": uid}

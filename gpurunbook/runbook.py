@@ -22,6 +22,7 @@ from gpurunbook.command import Command, Result, environment, failure
 from gpurunbook.command import run as run_command
 from gpurunbook.config import ClusterConfig, load_cluster
 from gpurunbook.errors import ConfigError, RunbookError
+from gpurunbook.files import private, write
 from gpurunbook.journal import Journal, ReadOnlyJournal, new_id
 from gpurunbook.plan import Check, Checks, Plan
 from gpurunbook.processes import RUN_VARIABLE, Process
@@ -313,24 +314,3 @@ def open_run(stage: str, *, run_id: str = "", target: str = "rehearsal", cluster
         run.admit()
         run.check_identity()
     return run
-
-
-def write(path: Path, text: str) -> None:
-    """The file, whole or not at all, for its owner only. Raises RunbookError when it cannot be written."""
-    making = private(path.parent) / f"{path.name}.making"
-    try:
-        making.touch(mode=0o600)
-        making.write_text(text)
-        making.replace(path)
-    except OSError as error:
-        raise RunbookError(f"{path} cannot be written: {error.strerror}", where=str(path),
-                           next="free space or mend the permissions, then run the same again") from error
-
-
-def private(folder: Path) -> Path:
-    """The folder, made 0700 when it is not there. Raises RunbookError when it is somebody else's."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise RunbookError(f"{folder} belongs to another user", where=str(folder), next="remove it, or set TMPDIR")
-    return folder
-

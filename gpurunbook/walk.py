@@ -19,6 +19,7 @@ import nbformat
 from gpurunbook import interrupted, stages, targets
 from gpurunbook.config import load_cluster
 from gpurunbook.errors import ConfigError, RunbookError
+from gpurunbook.files import write
 from gpurunbook.journal import Journal, Record
 from gpurunbook.masking import hide
 from gpurunbook.processes import Process
@@ -168,9 +169,7 @@ def _scrub(notebook: Path) -> None:
     """Our own output comes without secrets; what a library printed or raised may not."""
     text = notebook.read_text() if notebook.exists() else ""
     if (clean := hide(text)) != text:
-        making = notebook.with_suffix(".making")
-        making.write_text(clean)
-        making.replace(notebook)
+        write(notebook, clean)
 
 
 @contextmanager

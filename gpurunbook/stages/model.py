@@ -56,7 +56,11 @@ class Facts:
 def manifest(run: Run) -> Deployment:
     """The names by which the model is found: as 06 used them in this run, else those of manifests/model/."""
     used = run.journal.last("model")
-    return Deployment(**used["deployment"]) if used else names(derive(_document(run), run.cluster.gpu_group, run_id=_label(run)))
+    if used:
+        return Deployment(**used["deployment"])
+    document = _document(run)
+    # A cluster that is only taken down may be known by its name alone.
+    return names(derive(document, run.cluster.gpu_group, run_id=_label(run)) if run.cluster.groups else document)
 
 
 def _label(run: Run) -> str:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from gpurunbook.command import Command, Result
 from gpurunbook.errors import RunbookError
+from gpurunbook.files import write
+from gpurunbook.masking import hide
 from gpurunbook.plan import Check, Plan
 from gpurunbook.stages import model
 
@@ -138,9 +140,7 @@ def save(run: Run, found: Prediction, name: str = "next_tokens") -> Path:
     """Write artifacts/NAME.json: what main.py said, with the first arm's `top` at its top level too."""
     path = run.artifacts / f"{name}.json"
     whole = {"prompt": found["prompt"], "top": found["arms"][0]["top"], **found, "run": run.id, "target": run.target.name}
-    making = path.with_suffix(".making")
-    making.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
-    making.replace(path)  # whole or not at all
+    write(path, hide(json.dumps(whole, indent=1, ensure_ascii=False)) + "\n")
     run.journal.append("artifact", stage=run.stage, path=f"artifacts/{path.name}")
     return path
 

@@ -243,6 +243,6 @@ def _check(kind: str, read: list[Resource] | AwsError, leftovers: list[Leftover]
         return Check(what, "warn", used, "end that use, then run the same again", later) if used else Check(
             what, "pass", "none of ours")
     cost = [f"${one.per_hour:.4f}/h" if one.per_hour is not None else "price unknown" for one in left]
-    return Check(what, "fail", "; ".join(", ".join(filter(None, [short(one), one.size, one.place, price]))
-                                         for one, price in zip(left, cost, strict=True)),
+    named = [", ".join(filter(None, [short(one), one.size, one.place, price])) for one, price in zip(left, cost, strict=True)]
+    return Check(what, "fail", "; ".join([*named, *([used] if used else [])]),
                  f"gpurunbook teardown --cluster {mark.name} --region {mark.region}", later)

@@ -34,8 +34,9 @@ def group(name: str, instance_type: str, desired: int, gib: int) -> NodeGroup:
 
 
 def cluster(*groups: NodeGroup) -> ClusterConfig:
-    return ClusterConfig(path=Path("/nowhere/cluster.yaml"), name="gpu-cluster", region="eu-central-1", version="1.36", warnings=(),
-                         groups=groups or (group("gpu-workers", "g4dn.xlarge", 1, 100), group("cpu-workers", "m5.xlarge", 2, 50)))
+    return ClusterConfig(path=Path("/nowhere/cluster.yaml"), name="gpu-cluster", region="eu-central-1", version="1.36",
+                         warnings=(), groups=groups or (
+                             group("gpu-workers", "g4dn.xlarge", 1, 100), group("cpu-workers", "m5.xlarge", 2, 50)))
 
 
 def listed(*without: Item, usd: Mapping[Item, str] = USD, read: dt.date = TODAY) -> Prices:
@@ -278,7 +279,8 @@ def test_a_limit_that_is_none_fails(max_hours: float, budget: float, name: str) 
 @pytest.mark.parametrize(("kind", "size", "type_", "usd"), [
     ("volume", 80, "gp3", "0.008"), ("volume", 80, "gp2", "0.016"), ("volume", 80, "", "0.008"), ("address", 0, "", "0.0051"),
     ("load-balancer", 0, "network", "0.027"), ("nat-gateway", 0, "", "0.052"), ("cluster", 0, "", "0.10"),
-    ("cluster", 0, "standard", "0.10"), ("cluster", 0, "extended", "0.60"), ("log-group", 5 * 2**30, "", "0.0002"), ("log-group", 0, "", "0"),
+    ("cluster", 0, "standard", "0.10"), ("cluster", 0, "extended", "0.60"),
+    ("log-group", 5 * 2**30, "", "0.0002"), ("log-group", 0, "", "0"),
     ("instance", 0, "g4dn.xlarge", "0.658"), *[(kind, 0, "", "0") for kind in sorted(bills.FREE)]])
 def test_a_leftover_has_its_price(kind: str, size: float, type_: str, usd: str) -> None:
     found = leftover_price(kind, size, listed(), type=type_)

@@ -535,8 +535,8 @@ def test_what_aws_leaves_out_is_no_reason_to_stop(account: Account, answers: Ans
 
 def test_an_answer_that_cannot_be_read_is_unknown_and_ends_nothing(account: Account, answers: Answers) -> None:
     volume = Town(account).volume((tags.RUN, "r-1"))
-    for operation, answer in (("describe_key_pairs", {"KeyPairs": [{"unexpected": 1}]}), ("describe_addresses", {"Addresses": [1]})):
-        answers["ec2", operation] = answer
+    answers["ec2", "describe_key_pairs"] = {"KeyPairs": [{"unexpected": 1}]}
+    answers["ec2", "describe_addresses"] = {"Addresses": [1]}
     answers["cloudformation", "list_stacks"] = {"StackSummaries": [{"unexpected": 1}]}
     found = find(account, Mark("gpu-cluster", REGION, "r-1"))
     assert [one.id for one in found.leftovers] == [volume]
@@ -563,9 +563,14 @@ def test_a_group_that_a_foreign_interface_uses_stays_and_is_told_of(account: Acc
         for id, tag in ((group, ("Name", "somebody's")), (free, (tags.RUN, "r-1"))))
     found = find(account, Mark("gpu-cluster", REGION, "r-1"))
     assert {one.id for one in found.leftovers} == {free, ours}
-    [warned] = [check for check in found.checks if check.state == "warn"]
-    assert (warned.name, warned.evidence) == ("left behind: security group", f"{group}: in use by {foreign}, not ours")
+    told = f"{group}: in use by {foreign}, not ours"
+    assert {check.evidence for check in found.checks if check.name == "left behind: security group"} == {
+        f"{free}, {REGION}, price unknown; {told}"}
     assert not [c for c in sweep.commands(found.leftovers) if group in c.shown]
+    town.ec2.delete_network_interface(NetworkInterfaceId=ours)
+    town.ec2.delete_security_group(GroupId=free)
+    checks = {check.name: (check.state, check.evidence) for check in find(account, Mark("gpu-cluster", REGION, "r-1")).checks}
+    assert checks["left behind: security group"] == ("warn", told)
 
 
 def test_a_group_of_our_instance_is_used_by_the_instance_and_not_by_aws(account: Account, answers: Answers) -> None:
@@ -615,8 +620,9 @@ def test_a_rate_that_cannot_be_asked_for_is_unknown_and_the_cluster_is_there(acc
 
 
 def test_a_log_group_carries_its_bytes(account: Account, answers: Answers) -> None:
-    answers["logs", "describe_log_groups"] = {"logGroups": [{"logGroupName": "/aws/eks/gpu-cluster/cluster", "storedBytes": 5368709120,
-                                                             "arn": "arn:aws:logs:x:1:log-group:g:*", "creationTime": 1}]}
+    answers["logs", "describe_log_groups"] = {"logGroups": [{
+        "logGroupName": "/aws/eks/gpu-cluster/cluster", "arn": "arn:aws:logs:x:1:log-group:g:*", "storedBytes": 5368709120,
+        "creationTime": 1}]}
     answers["logs", "list_tags_for_resource"] = {"tags": {}}
     assert [one.detail for one in inventory.log_groups(account, "gpu-cluster")] == [{"bytes": "5368709120"}]
 

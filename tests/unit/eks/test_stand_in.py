@@ -351,7 +351,7 @@ def test_addons_are_eksctls_own_work(aws: Aws, stand_in: StandIn, file: Path) ->
 
 
 def test_a_cluster_without_a_file(aws: Aws, stand_in: StandIn, given: Path, tmp_path: Path) -> None:
-    command = Eksctl().try_account("cluster-1", "eu-central-1", tmp_path / "kubeconfig", RUN)
+    command = Eksctl().try_account("cluster-1", "eu-central-1", "1.36", tmp_path / "kubeconfig", RUN)
     done = call(aws, stand_in, *command.argv[1:])
     assert done.returncode == 0, done.stderr
     assert set(stacks(aws)) == {"eksctl-cluster-1-cluster", "eksctl-cluster-1-nodegroup-ng-5eed5eed"}
