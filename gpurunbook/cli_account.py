@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
@@ -14,6 +16,9 @@ import yaml
 from gpurunbook import printing, runs
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.printing import console, out
+
+if TYPE_CHECKING:
+    from gpurunbook.targets.eks.reap import Lease, Leases
 
 Region = Annotated[str, typer.Option("--region", metavar="REGION", help="an AWS region, such as eu-central-1")]
 Family = Annotated[str, typer.Option("--family", metavar="FAMILY", help="amiFamily, such as Ubuntu2404 or AmazonLinux2023")]
@@ -38,43 +43,59 @@ def ami(region: Region, kubernetes: Annotated[str, typer.Option("--kubernetes", 
                                      + f"\nnamed by {image.parameter}"))
 
 
-def reap(region: Region, run_id: Annotated[str, typer.Option("--run-id", metavar="ID", help="end this expired run")] = "",
+def reap(region: Annotated[str, typer.Option("--region", metavar="REGION", help="one region; default: each enabled one")] = "",
+         run_id: Annotated[str, typer.Option("--run-id", metavar="ID", help="end this expired run")] = "",
          confirm: Annotated[str, typer.Option("--confirm", metavar="CLUSTER", help="the name of its cluster")] = "",
          as_json: Json = False) -> None:
     """What runs have left in an account beyond their time. With --run-id and --confirm: tear that one down."""
     from gpurunbook.targets.eks import reap as reaper
-    from gpurunbook.targets.eks.account import Account
-    with console.status(f"asking AWS what is tagged in {region}"):
-        now = dt.datetime.now(dt.UTC)
-        found = reaper.find(Account(region), now=now)
+    now = dt.datetime.now(dt.UTC)
+    with console.status(f"asking AWS what is tagged in {region or 'each region'}"):
+        found = _leases(region, now)
+    expired = [(where, one) for where, leases in found.items() for one in leases.expired]
+    unread = [check for leases in found.values() for check in leases.checks if check.state != "pass"]
     if run_id:
-        expired = next((e for e in found.expired if e.run_id == run_id and confirm in (e.cluster, e.run_id)), None) or next(
-            (e for e in found.expired if e.run_id == run_id), None)
-        if expired is None:
-            raise RunbookError(f"no run {run_id} has outlived its time in {region}", where="tag gpurunbook/expires-at",
-                               next="gpurunbook reap --region " + region)
-        name = expired.cluster or run_id  # where nothing says the cluster's name, the run's tag finds what is left
-        if confirm != name:
-            raise ConfigError(f"nothing was deleted: confirm with the {'cluster' if expired.cluster else 'run'}'s name, {name}",
-                              where="--confirm", next=f"gpurunbook reap --region {region} --run-id {run_id} --confirm {name}")
-        from gpurunbook.cli import teardown
-        teardown(cluster=name, region=region, run_id=run_id, as_json=as_json)
-    elif as_json:
-        out.print_json(json.dumps(asdict(found), default=str))
+        _reap([(where, one) for where, one in expired if one.run_id == run_id], run_id, confirm, as_json)
+        return
+    if as_json:
+        out.print_json(json.dumps({where: asdict(leases) for where, leases in found.items()}, default=str))
     else:
-        for check in (c for c in found.checks if c.state != "pass"):
+        for check in unread:
             console.print(printing.plain(f"? {check.name}: {check.evidence}; {check.fix}"), style="yellow")
-        for word, leases in (("outlived their time", found.expired), ("still have time", found.running)):
-            out.print(f"{len(leases)} run(s) in {region} {word}")
-            if leases:
-                printing.table(reaper.table(leases, now=now))
-        if found.expired:
-            one = found.expired[0]
-            console.print(f"tear one down: gpurunbook reap --region {region} --run-id {one.run_id} "
+        for word, kind in (("outlived their time", "expired"), ("still have time", "running")):
+            rows = [(where, getattr(leases, kind)) for where, leases in found.items() if getattr(leases, kind)]
+            out.print(f"{sum(len(leases) for _, leases in rows)} run(s) {word} in {region or f'{len(found)} regions'}")
+            for where, leases in rows:
+                printing.table(replace(reaper.table(leases, now=now), caption=where))
+        for where, one in expired[:1]:
+            console.print(f"tear one down: gpurunbook reap --region {where} --run-id {one.run_id} "
                           f"--confirm {one.cluster or one.run_id}")
-    # A list that could not be read is no empty list.
-    if not run_id and (found.expired or any(check.state != "pass" for check in found.checks)):
+    if expired or unread:  # a list that could not be read is no empty list
         raise typer.Exit(1)
+
+
+def _leases(region: str, now: dt.datetime) -> dict[str, Leases]:
+    """Region -> what runs have there; each enabled region where none is named. Raises AwsError."""
+    from gpurunbook.targets.eks import reap as reaper
+    from gpurunbook.targets.eks import taken
+    from gpurunbook.targets.eks.account import Account
+    regions = [region] if region else sorted(
+        name for name, state in taken.regions(Account("us-east-1")).items() if state != "not-opted-in")
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip(regions, pool.map(lambda name: reaper.find(Account(name), now=now), regions), strict=True))
+
+
+def _reap(expired: Sequence[tuple[str, Lease]], run_id: str, confirm: str, as_json: bool) -> None:
+    """Tear one expired run down. Raises ConfigError without a confirmation that names it."""
+    if not expired:
+        raise RunbookError(f"no run {run_id} has outlived its time", where="tag gpurunbook/expires-at", next="gpurunbook reap")
+    where, one = expired[0]
+    name = one.cluster or run_id  # where nothing says the cluster's name, the run's tag finds what is left
+    if confirm != name:
+        raise ConfigError(f"nothing was deleted: confirm with the {'cluster' if one.cluster else 'run'}'s name, {name}",
+                          where="--confirm", next=f"gpurunbook reap --region {where} --run-id {run_id} --confirm {name}")
+    from gpurunbook.cli import teardown
+    teardown(cluster=name, region=where, run_id=run_id, as_json=as_json)
 
 
 def adopt(root: Path, cluster: str, region: str, run_id: str) -> Path:

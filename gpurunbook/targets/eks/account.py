@@ -36,6 +36,8 @@ BUSY = {"Throttling", "ThrottlingException", "ThrottledException", "RequestThrot
         "RequestLimitExceeded", "TooManyRequestsException", "SlowDown", "PriorRequestNotComplete", "InternalFailure",
         "InternalError", "InternalServerError", "ServerException", "ServiceUnavailable", "ServiceUnavailableException",
         "Unavailable", "RequestTimeout", "RequestTimeoutException"}
+OURS = {"ProfileNotFound", "ConfigNotFound"}
+"""Exceptions of botocore's about files on this machine."""
 ABSENT = {"ResourceNotFoundException", "NoSuchEntity", "ParameterNotFound", "NoSuchResourceException",
           "LoadBalancerNotFound", "TargetGroupNotFound", "RepositoryNotFoundException", "ImageNotFoundException"}
 
@@ -68,8 +70,11 @@ class AwsError(RunbookError):
 
     @property
     def absent(self) -> bool:
-        """The thing asked for is not there."""
-        return self.code in ABSENT or self.code.endswith("NotFound") or "does not exist" in self.what
+        """The thing asked for is not there. AWS says so; that botocore found no profile says nothing of it."""
+        if self.code in OURS:
+            return False
+        return (self.code in ABSENT or self.code.endswith("NotFound")
+                or (self.code == "ValidationError" and "does not exist" in self.what))
 
 
 class Account:

@@ -13,6 +13,7 @@ import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from moto import mock_aws
 
+from gpurunbook.targets.eks import aws, settle
 from gpurunbook.targets.eks.account import Account, AwsError
 from tests.aws.answers import Answers, Refusal
 
@@ -142,3 +143,16 @@ class _Raw:
 
     def stream(self) -> Iterator[bytes]:
         yield self.body.read()
+
+
+def test_a_profile_that_is_not_there_says_nothing_of_the_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                                                capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "misspelt")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    with pytest.raises(AwsError) as caught:
+        Account("eu-central-1").call("eks", "describe_cluster", name="x")
+    assert not caught.value.absent
+    assert caught.value.signed_out
+    assert aws.main(["ec2", "delete-volume", "--volume-id", "vol-1", "--region", "eu-central-1"]) == 1
+    assert settle.main(["--stack-name", "s", "--region", "eu-central-1"]) == 1
+    assert "gone" not in capsys.readouterr().out
