@@ -201,7 +201,7 @@ def test_a_failed_control_plane_makes_it_panic(
 K = Path("k")
 BUILT = [Eksctl().create_cluster(Path("FILE"), K), Eksctl().create_nodegroup(Path("FILE"), "gpu-workers", "cpu-workers"),
          Eksctl().create_addon("coredns", "c", "eu-central-1"), Eksctl().delete_nodegroup("g", "c", "eu-central-1"),
-         Eksctl().delete_cluster("c", "eu-central-1"), Eksctl().try_account("c", "eu-central-1", K, {"a/b": "c"}),
+         Eksctl().delete_cluster("c", "eu-central-1"), Eksctl().try_account("c", "eu-central-1", "1.36", K, {"a/b": "c"}),
          Eksctl().write_kubeconfig("c", "eu-central-1", K)]
 
 
