@@ -73,8 +73,9 @@ def doctor(target: TargetName = "", as_json: Json = False) -> None:
                                    "checks": checks.to_json()}))
     else:
         printing.table(preflight.table(found))
-        out.print()
-        printing.table(checks.table)
+        if checks:
+            out.print()
+            printing.table(checks.table)
     if checks.failed or not all(p.fits for p in found):
         raise typer.Exit(1)
 
@@ -108,8 +109,10 @@ def run(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile =
         last: Annotated[str, typer.Option("--until", metavar="STAGE", help="end after this stage",
                                              autocompletion=lambda: list(stages.NAMES))] = "",
         parameter: Parameter = None,
-        max_hours: Annotated[float, typer.Option("--max-hours", metavar="HOURS", help="eks: then only a teardown goes on")] = 0,
-        budget: Annotated[float, typer.Option("--budget", metavar="DOLLARS", help="eks: the most that it may cost")] = 0,
+        max_hours: Annotated[float, typer.Option("--max-hours", metavar="HOURS", show_default=False,
+                                                 help="eks: then only a teardown goes on")] = 0,
+        budget: Annotated[float, typer.Option("--budget", metavar="DOLLARS", show_default=False,
+                                              help="eks: no more is begun above this estimate")] = 0,
         kubeconfig: Annotated[str, typer.Option("--kubeconfig", metavar="FILE", help="existing: the cluster's kubeconfig")] = "",
         context: Annotated[str, typer.Option("--context", metavar="NAME", help="existing: the context in it")] = "",
         keep: Annotated[bool, typer.Option("--keep", help="leave the cluster up at the end")] = False,
@@ -233,12 +236,27 @@ def teardown(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterF
     if cluster or region:
         folder = cli_account.adopt(runs.find_root(), cluster, region, run_id)
         target, run_id = "eks", folder.name
+    elif not run_id and not cluster_file:
+        run_id = _unfinished(target)
     chosen = _choose(target, cluster_file, run_id)
     _walk(chosen, runs.resolve(chosen.root, chosen.target, chosen.path, run_id, start=False), ("teardown",), {}, as_json)
 
 
 app.command()(cli_account.ami)
 app.command()(cli_account.reap)
+
+
+def _unfinished(target: str) -> str:
+    """The run that a teardown without a name means: the newest unfinished one, if that cannot be mistaken.
+
+    Raises:
+        ConfigError: runs of several targets or cluster files are unfinished.
+    """
+    going = [info for info in runs.list_runs(runs.find_root()) if info.state != "finished" and target in ("", info.target)]
+    if len({(info.target, info.cluster_file) for info in going}) > 1:
+        told = "; ".join(f"--run-id {info.id} ({info.target}, {Path(info.cluster_file).name})" for info in going)
+        raise ConfigError("runs of several targets or cluster files are unfinished", where="runs/", next=f"name one: {told}")
+    return going[-1].id if going else ""
 
 
 @app.command()

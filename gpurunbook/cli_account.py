@@ -15,6 +15,8 @@ import yaml
 
 from gpurunbook import printing, runs
 from gpurunbook.errors import ConfigError, RunbookError
+from gpurunbook.journal import Journal
+from gpurunbook.masking import hide
 from gpurunbook.printing import console, out
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ def reap(region: Annotated[str, typer.Option("--region", metavar="REGION", help=
         _reap([(where, one) for where, one in expired if one.run_id == run_id], run_id, confirm, as_json)
         return
     if as_json:
-        out.print_json(json.dumps({where: asdict(leases) for where, leases in found.items()}, default=str))
+        out.print_json(hide(json.dumps({where: asdict(leases) for where, leases in found.items()}, default=str)))
     else:
         for check in unread:
             console.print(printing.plain(f"? {check.name}: {check.evidence}; {check.fix}"), style="yellow")
@@ -88,7 +90,9 @@ def _leases(region: str, now: dt.datetime) -> dict[str, Leases]:
 def _reap(expired: Sequence[tuple[str, Lease]], run_id: str, confirm: str, as_json: bool) -> None:
     """Tear one expired run down. Raises ConfigError without a confirmation that names it."""
     if not expired:
-        raise RunbookError(f"no run {run_id} has outlived its time", where="tag gpurunbook/expires-at", next="gpurunbook reap")
+        raise RunbookError(f"no run {run_id} has outlived its time", where="tag gpurunbook/expires-at",
+                           next="gpurunbook reap lists all; end one that has time left: gpurunbook teardown --cluster NAME "
+                                "--region R")
     where, one = expired[0]
     name = one.cluster or run_id  # where nothing says the cluster's name, the run's tag finds what is left
     if confirm != name:
@@ -123,9 +127,10 @@ def adopt(root: Path, cluster: str, region: str, run_id: str) -> Path:
     folder = root / "runs" / made_by
     if runs.read(folder) and (known := _describes(folder)):
         if known != (cluster, region):
+            if known[1] == region and found.run_id == made_by:
+                Journal(folder).append("trial", name=cluster, state="found")
             raise RunbookError(f"run {made_by} is about the cluster {known[0]} in {known[1]}, not {cluster} in {region}",
-                               where=str(folder), next=f"gpurunbook teardown --run-id {made_by}, which also takes away what "
-                               "an account check left")
+                               where=str(folder), next=f"gpurunbook teardown --run-id {made_by} takes away both")
         return folder
     document = {"apiVersion": "eksctl.io/v1alpha5", "kind": "ClusterConfig", "metadata": {"name": cluster, "region": region}}
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

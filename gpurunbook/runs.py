@@ -114,7 +114,8 @@ def resolve(root: Path, target: str, cluster_file: Path, run_id: str = "", *, st
         return going.folder
     if not start:
         raise RunbookError(f"there is no run {run_id + ' ' if run_id else ''}of target {target} to go on with",
-                           where=str(root / "runs"), next="begin with notebooks/01_preflight.ipynb, or: gpurunbook run")
+                           where=str(root / "runs"), next="gpurunbook status; begin with notebooks/01_preflight.ipynb, or: "
+                           "gpurunbook run; what a lost run left on eks: gpurunbook reap")
     return _start(root, target, cluster_file, run_id)
 
 

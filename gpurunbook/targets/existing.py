@@ -46,6 +46,13 @@ class Existing(Target):
     def passes_on(self) -> tuple[str, ...]:
         return tuple(sorted(name for name in os.environ if name.startswith(CREDENTIALS)))
 
+    def begun(self, folder: Path) -> bool:
+        return _adopted(folder) is not None
+
+    def agree(self, cluster: ClusterConfig, wishes: Wishes) -> None:
+        """Raises ConfigError when no kubeconfig is named, or it has no such context."""
+        adoption.find(_named(wishes), wishes.context)
+
     def describe(self, folder: Path, cluster: ClusterConfig) -> ClusterConfig:
         """What was adopted, as one group of GPU nodes; before that cluster.yaml's groups, without what is dated in it.
 
@@ -159,7 +166,10 @@ class Existing(Target):
         except (RunbookError, ApiException, HTTPError) as error:
             why = error.what if isinstance(error, RunbookError) else type(error).__name__
             name = model.manifest(run).name
-            return [Check("what the run made is gone from the cluster", "unknown", f"it cannot be asked: {why}",
+            if not any(_done(run, stage) for stage in ("taint", "gpu_operator", "model")):
+                return [Check("the run made nothing in the cluster", "pass", "no command of 04 to 06 changed anything"), *checks]
+            # What nobody could look at may be there.
+            return [Check("what the run made is gone from the cluster", "fail", f"it cannot be asked: {why}",
                           f"with a kubeconfig of yours: kubectl get deployment {name} -n {model.NAMESPACE}"), *checks]
 
 
@@ -271,10 +281,14 @@ def _adopt(run: Run, record: dict[str, Any]) -> None:
 
 
 def _file(run: Run, wishes: Wishes) -> Path:
+    return (run.root / _named(wishes)).absolute()
+
+
+def _named(wishes: Wishes) -> Path:
     if not wishes.kubeconfig:
         raise ConfigError("which cluster? target existing takes over one that is there", where="--kubeconfig, --context",
-                          next="gpurunbook run --target existing --kubeconfig FILE --context NAME")
-    return (run.root / Path(wishes.kubeconfig).expanduser()).absolute()
+                          next="gpurunbook run --target existing --kubeconfig FILE --context NAME -p selector=KEY=VALUE")
+    return Path(wishes.kubeconfig).expanduser()
 
 
 def _keep(file: Path, argv: list[str]) -> None:

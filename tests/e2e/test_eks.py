@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gpurunbook.targets.eks.account import IAM
 from tests.aws.fixtures import StandIn, aws, aws_server, install
 from tests.aws.server import ACCOUNT, CANARIES, Aws
 from tests.e2e.conftest import Checkout, make_checkout
@@ -93,6 +94,10 @@ def test_the_whole_walk_and_no_secret_in_any_file(eks: Checkout, aws: Aws, eksct
             assert secret not in text, path
     report = (folder / "report.html").read_text()
     assert "What it cost" in report
+    policy = json.loads((Path(__file__).parents[2] / "manifests" / "aws" / "reader.json").read_text())["Statement"][0]["Action"]
+    asked = {f"{IAM.get(call.service, call.service)}:{call.operation}" for call in aws.calls if call.ours}
+    assert asked - set(policy) == set()
+    assert len(asked) > 30
     assert "CREATE_COMPLETE" in "".join(r["line"] for r in eks.records("whole") if r["kind"] == "event")
     assert not (eksctl.folder / "aws.log").exists()
 

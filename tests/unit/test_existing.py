@@ -685,9 +685,17 @@ def test_half_a_copy_of_the_kubeconfig_goes_too(guest: Callable[..., Guest]) -> 
     assert states(guest(adopted=False))["the run's own kubeconfig is gone"] == "pass"
 
 
-def test_without_a_way_into_the_cluster_what_is_left_is_unknown(guest: Callable[..., Guest]) -> None:
+@pytest.mark.parametrize(("changed", "expected"), [
+    (False, {"the run made nothing in the cluster": "pass", "the run's own kubeconfig is gone": "pass"}),
+    (True, {"what the run made is gone from the cluster": "fail", "the run's own kubeconfig is gone": "pass"})])
+def test_without_a_way_into_the_cluster_only_a_run_that_made_nothing_is_clean(
+        changed: bool, expected: dict[str, str], guest: Callable[..., Guest]) -> None:
     run = guest(adopted=False)
     run.__dict__.pop("core")
     run.client = lambda group: Run.client(run, group)  # type: ignore[method-assign]
+    if changed:
+        run.journal.append("intent", id="m", stage="model", argv=["kubectl", "apply"], shown="kubectl apply", why="",
+                           changes=True, by={"pid": 1, "started": 1.0})
+        run.journal.append("result", id="m", code=0, seconds=1.0)
     assert run.target.delete(run, run.target.observe(run)).commands == ()
-    assert states(run) == {"what the run made is gone from the cluster": "unknown", "the run's own kubeconfig is gone": "pass"}
+    assert states(run) == expected

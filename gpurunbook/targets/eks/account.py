@@ -183,6 +183,9 @@ def _explained(error: Exception, service: str, operation: str) -> AwsError:
         # botocore asked for credentials first, such as for a profile's role: it is they that are refused, not the call.
         return AwsError(f"no credentials: {asked}: {answer.get('Message') or error}", "CredentialRetrievalError", where=asked,
                         next=f"check the profile's role_arn and source_profile in ~/.aws/config; or {sign_in}", status=status)
+    if code == "NoCredentialsError":
+        return AwsError("no AWS credentials were found", code, where="AWS_PROFILE, AWS_ACCESS_KEY_ID, ~/.aws",
+                        next="aws configure sso, or set AWS_PROFILE; then run the same again")
     following = ""
     if code in DENIED:
         following = f"allow {where} (manifests/aws/reader.json), or ask whoever manages the account"

@@ -140,7 +140,7 @@ def checks(agreed: Agreement, now: dt.datetime) -> Sequence[Check]:
     left, cost = agreed.expires - now, agreed.cost(now)
     hours = left.total_seconds() / 3600
     spent = float(cost.usd) / agreed.budget
-    over = "gpurunbook teardown"
+    over = "gpurunbook teardown --target eks"
     return (Check("time left", "fail" if hours <= 0 else "warn" if hours < 0.5 else "pass",
                   f"{max(hours, 0):.1f} h, until {agreed.expires:%Y-%m-%d %H:%M} UTC", over),
             Check("budget left", "fail" if spent >= 1 else "warn" if spent > 0.8 else "pass",

@@ -3,7 +3,8 @@
 The proofs: it carries the run's tag; it is in one of the cluster's stacks; its id was recorded from the live cluster; it
 carries this cluster's ownership tag (OWNERSHIP_TAGS). Names prove nothing: `gpu-cluster` is in many names, and a cluster's
 name may be used again. `KubernetesCluster=NAME` and `alpha.eksctl.io/cluster-name=NAME` do not say who deletes a thing,
-so they are no proof either; where they name another cluster, they are evidence against.
+so they are no proof either; where they name another cluster, they are evidence against. The one exception is a stack: one
+that eksctl named for this cluster and tagged with its name is this cluster's, unless a run's tag or its age says otherwise.
 
 Pure: facts in, a verdict out.
 """

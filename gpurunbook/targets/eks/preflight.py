@@ -45,13 +45,13 @@ class Rule:
 
 
 def checks(account: Account, cluster: ClusterConfig, *, today: dt.date, image: str, limit: float = 10.0,
-           model_gb: float = MODEL_GB, which: Callable[[str], str | None] = shutil.which) -> list[Check]:
+           model_gb: float = MODEL_GB, which: Callable[[str], str | None] | None = shutil.which) -> list[Check]:
     """Everything that can be known about the account before the cluster is paid for, within `limit` seconds.
 
     Args:
         image: the model's container image.
         model_gb: GB of weights that a node downloads besides; 0 when the image has them.
-        which: where a program is on the PATH, None when it is not.
+        which: where a program is on the PATH, None when it is not; without it the machine is not asked.
     """
     import requests  # noqa: F401 - before the threads: imported beside others, its filter of urllib3's warnings is lost
     began = time.monotonic()
@@ -60,7 +60,7 @@ def checks(account: Account, cluster: ClusterConfig, *, today: dt.date, image: s
     wait([who], timeout=limit)
     signed_out = who.done() and _signed_out(who.exception())
     wait([rule.answer for rule in rules if not (rule.aws and signed_out)], timeout=max(0.0, began + limit - time.monotonic()))
-    found = [credentials(who, limit), authenticator(which)]
+    found = [credentials(who, limit), *([authenticator(which)] if which else [])]
     found += [outcome(rule, limit, signed_out=signed_out) for rule in rules]
     return [replace(c, evidence=hide(c.evidence), fix=hide("" if c.state == "pass" else c.fix)) for c in found]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -61,9 +62,13 @@ class Eks(Target):
     def passes_on(self) -> tuple[str, ...]:
         return tuple(name for name in os.environ if name.startswith("AWS_"))
 
+    def machine(self, cluster: ClusterConfig) -> list[Check]:
+        from gpurunbook.targets.eks import preflight
+        return [preflight.authenticator(shutil.which)]
+
     def checks(self, cluster: ClusterConfig, image: str) -> list[Check]:
         from gpurunbook.targets.eks import preflight
-        return preflight.checks(self.account(cluster.region), cluster, today=_now().date(), image=image)
+        return preflight.checks(self.account(cluster.region), cluster, today=_now().date(), image=image, which=None)
 
     def context(self, run: Run) -> str:
         """eksctl names it after who signs in; it makes it the current one of the run's own kubeconfig."""

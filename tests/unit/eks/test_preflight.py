@@ -244,7 +244,7 @@ def test_with_no_credentials_at_all_the_table_comes_at_once(cluster: ClusterConf
     found = table(Account("eu-central-1", boto3.Session()), cluster, server)
     assert time.monotonic() - began < 5
     assert (found["AWS credentials"].state, found["region"].evidence) == ("fail", "no credentials")
-    assert "Unable to locate credentials" in found["AWS credentials"].evidence
+    assert "no AWS credentials were found" in found["AWS credentials"].evidence
 
 
 def test_root_is_warned_of(account: Account, answers: Answers, cluster: ClusterConfig, server: Registry) -> None:
