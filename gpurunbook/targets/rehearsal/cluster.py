@@ -115,14 +115,18 @@ class Rehearsal(Target):
         if "pod host" in dead:
             commands.append(self._pod_host(run, port))
         made = (self._work(run) / "kwok.yaml").exists()
-        if set(dead) & set(COMPONENTS) and made:
+        create = self._kwokctl(run, "create", "cluster", f"--config={self._folder(run) / 'kwok.yaml'}",
+                               f"--kubeconfig={run.kubeconfig}",
+                               why="start the control plane: etcd, API server, scheduler, controllers, KWOK")
+        if made and not run.kubeconfig.exists():  # kwokctl writes it last, and `start` not at all
+            commands += [self._kwokctl(run, "delete", "cluster", f"--kubeconfig={run.kubeconfig}",
+                                       why="remove what an interrupted start left of the control plane"), create]
+        elif set(dead) & set(COMPONENTS) and made:
             commands += [self._kwokctl(run, "stop", "cluster", why="stop what is left of the control plane"),
                          self._kwokctl(run, "start", "cluster", why="start the control plane again on its data")]
         elif set(dead) & set(COMPONENTS):
-            commands.append(self._kwokctl(run, "create", "cluster", f"--config={self._folder(run) / 'kwok.yaml'}",
-                                          f"--kubeconfig={run.kubeconfig}",
-                                          why="start the control plane: etcd, API server, scheduler, controllers, KWOK"))
-        if state.missing and not dead:
+            commands.append(create)
+        elif state.missing and not dead:
             commands.append(run.kubectl.create(self._folder(run) / "missing-nodes.json",
                                                why=f"register the {len(state.missing)} nodes that are missing"))
         if not commands:
