@@ -184,10 +184,11 @@ def test_what_was_there_before_stays(checkout: Checkout, host: Cluster, kubeconf
 
 
 def test_a_wrong_context_is_refused_before_a_run_has_anything(checkout: Checkout, host: Cluster, kubeconfig: Path) -> None:
-    for context, said in (("wrok", "no context 'wrok'"), ("wrong", "does not let its nodes be listed")):
+    for context, code, said in (("wrok", 2, "no context 'wrok'"), ("wrong", 1, "does not let its nodes be listed")):
         done = guest(checkout, "lost", "--until", "provision", "-p", f"kubeconfig={kubeconfig}", "-p", f"context={context}",
                      check=False)
-        assert done.returncode == 1
+        assert done.returncode == code
         assert said in done.stderr
+        assert checkout.folder("lost").exists() == (code == 1)  # a wrong option begins nothing
     assert not (checkout.folder("lost") / "kubeconfig").exists()
     checkout("teardown", "--run-id", "lost", "--target", "existing")  # nothing was taken over: nothing to take away
