@@ -83,6 +83,12 @@ class Journal:
                 found = record
         return found
 
+    def succeeded(self) -> list[Record]:
+        """The intents whose program ended with 0, oldest first."""
+        records = list(self.records())
+        good = {record["id"] for record in records if record["kind"] == "result" and record["code"] == 0}
+        return [record for record in records if record["kind"] == "intent" and record["id"] in good]
+
     def in_flight(self) -> list[Record]:
         """Intents without a result: what a killed run may or may not have done.
 

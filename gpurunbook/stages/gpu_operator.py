@@ -185,8 +185,7 @@ def choose(run: Run, chart: str) -> Chart:
 
 def applied(run: Run, release: str) -> str:
     """The chart that this run last installed under that name, '' when it did not."""
-    done = {r["id"] for r in run.journal.records() if r["kind"] == "result" and r["code"] == 0}
-    calls = [r["argv"] for r in run.journal.records() if r["kind"] == "intent" and r["id"] in done and "--install" in r["argv"]]
+    calls = [r["argv"] for r in run.journal.succeeded() if "--install" in r["argv"]]
     return next((argv[argv.index(release) + 1] for argv in reversed(calls) if release in argv), "")
 
 

@@ -250,8 +250,7 @@ def _foreign(run: Run) -> list[str]:
 
 def _done(run: Run, stage: str) -> bool:
     """Whether a command of a stage changed something in this run."""
-    good = {r["id"] for r in run.journal.records() if r["kind"] == "result" and r["code"] == 0}
-    return any(r["kind"] == "intent" and r["stage"] == stage and r["changes"] and r["id"] in good for r in run.journal.records())
+    return any(r["stage"] == stage and r["changes"] for r in run.journal.succeeded())
 
 
 def _making(kubeconfig: Path) -> Path:

@@ -61,9 +61,7 @@ def names(run: Run) -> list[str]:
 
 
 def _deleted(run: Run, name: str) -> bool:
-    done = {r["id"] for r in run.journal.records() if r["kind"] == "result" and r["code"] == 0}
-    return any(r["kind"] == "intent" and r["id"] in done and f"--name={name}" in r["argv"] and "delete" in r["argv"]
-               for r in run.journal.records())
+    return any(f"--name={name}" in r["argv"] and "delete" in r["argv"] for r in run.journal.succeeded())
 
 
 def _default(cluster: ClusterConfig, name: str) -> ClusterConfig:
