@@ -15,8 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gpurunbook import runs, show, stages, targets
 from gpurunbook.errors import RunbookError
+from gpurunbook.gantt import gantt
 from gpurunbook.journal import Journal, Record
 
+LADDER = "Time that each rung of the ladder took, from the node to the GPU."
 PACKAGES = ("gpurunbook", "papermill", "jupyterlab", "kubernetes", "matplotlib")
 
 
@@ -64,7 +66,8 @@ def write(folder: Path) -> Path:
         programs=_programs(records),
         versions={name: version(name) for name in PACKAGES} | {"Python": platform.python_version()},
         spent=targets.get(info.target).spent(folder), tokens=tokens(folder), latency=_latency(folder),
-        pictures={name: _picture(folder / "artifacts" / f"{name}.png") for name in ("top10", "latency")})
+        pictures={name: _picture(folder / "artifacts" / f"{name}.png") for name in ("top10", "latency", "rungs")},
+        gantt=gantt(records), ladder_alt=LADDER)
     try:
         path.touch(mode=0o600)
         path.write_text(page, encoding="utf-8")

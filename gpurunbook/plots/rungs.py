@@ -1,0 +1,67 @@
+"""How long each rung of the ladder took, as bars in time."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+
+from gpurunbook.plots.page import PALETTES, Chart, Theme, bare, page, written
+from gpurunbook.readiness.rungs import BY_NAME, Ladder, NodeLadder
+
+
+def rungs(ladder: Ladder, *, footer: str, path: Path | None = None, theme: Theme = "light") -> Chart:
+    """Bars from the end of the rung below to the end of this one, of the node that was last.
+
+    Rungs of which nothing tells when they were done are left out, and said below the chart.
+
+    Args:
+        ladder: as gpurunbook.readiness made it; its steps that are done and have a time are drawn.
+        footer, path, theme: as for the other charts.
+    """
+    colours = PALETTES[theme]
+    slowest = max(ladder.nodes, key=lambda n: [t for _, t in timed(n)][-1:] or [datetime.min], default=None)
+    told = timed(slowest) if slowest else []
+    bars = spans(told)
+    height = 2.1 + 0.34 * max(len(bars), 1)
+    others = f", the slowest of {len(ladder.nodes)} GPU nodes" if len(ladder.nodes) > 1 else ""
+    figure, above = page("From the node to the GPU, rung by rung", footer, colours, height=height)
+    figure.text(0.04, above, f"{slowest.node if slowest else 'no GPU node'}{others}", color=colours.muted, fontsize=9.5,
+                va="center", parse_math=False)
+    bottom = 1.0 / height
+    axes = figure.add_axes((0.25, bottom, 0.71, above - bottom - 0.25 / height))
+    bare(axes, colours)
+    total = max((start + seconds for _, start, seconds in bars), default=1.0) or 1.0
+    axes.set_xlim(0, total * 1.14)
+    axes.set_ylim(len(bars) - 0.4, -0.6)
+    for i, (_, start, seconds) in enumerate(bars):
+        axes.barh(i, max(seconds, total * 0.003), left=start, height=0.62, color=colours.arms[0])
+        axes.annotate(duration(seconds), (start + seconds, i), (6, 0), textcoords="offset points", va="center",
+                      color=colours.text, fontsize=9.5, fontweight="bold")
+    axes.set_yticks(range(len(bars)), [BY_NAME[name].title for name, _, _ in bars], color=colours.text, fontsize=10)
+    axes.grid(axis="x", color=colours.grid, linewidth=0.8)
+    untold = [BY_NAME[s.rung].title for s in slowest.steps if s.state == "done" and s.since is None] if slowest else []
+    said = "seconds since the first of them was done" + (f"; no time is known of: {', '.join(untold)}" if untold else "")
+    axes.set_xlabel(said, color=colours.muted, fontsize=9)
+    figure.alt = "Time per rung: " + "; ".join(f"{BY_NAME[n].title} {duration(s)}" for n, _, s in bars) + "."
+    return written(figure, path)
+
+
+def timed(node: NodeLadder) -> list[tuple[str, datetime]]:
+    """(rung, when it was done) of the rungs that are done and whose time is known, in the order of time."""
+    found = [(step.rung, step.since) for step in node.steps if step.state == "done" and step.since]
+    return sorted(found, key=lambda pair: pair[1])
+
+
+def spans(told: list[tuple[str, datetime]]) -> list[tuple[str, float, float]]:
+    """(rung, start, seconds): each from the end of the one done before it; the first begins the clock and is not drawn."""
+    began = told[0][1] if told else None
+    return [(name, (before - began).total_seconds(), (at - before).total_seconds())
+            for (_, before), (name, at) in pairwise(told) if began]
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `2 min 05 s`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{int(seconds // 60)} min {int(seconds % 60):02d} s"

@@ -1,0 +1,104 @@
+"""The report's Gantt chart: bars and the overlap, from journal records."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpurunbook.gantt import Gantt, gantt
+from gpurunbook.plots import rungs
+from gpurunbook.plots.rungs import duration
+from gpurunbook.readiness.rungs import Ladder, NodeLadder, Step
+
+ZERO = datetime(2026, 11, 22, 12, tzinfo=UTC)
+HELM = ["/bin/helm", "upgrade", "--install", "gpu-operator", "nvidia/gpu-operator"]
+ASK = ["/bin/kubectl", "exec", "pod", "--", "python", "main.py", "--prompt=x"]
+
+
+def at(seconds: float) -> str:
+    return (ZERO + timedelta(seconds=seconds)).isoformat()
+
+
+def walk(pulling: float = 12, pulled: float = 40) -> list[dict[str, Any]]:
+    """Nodes Ready at 10; operator 20 to 60; the answer 70 to 78; the notebooks 02, 05, 07."""
+    def r(when: float, kind: str, **more: Any) -> dict[str, Any]:
+        return {"time": at(when), "kind": kind, **more}
+    return [
+        r(0, "notebook", stage="provision", state="started"),
+        r(10, "wait", stage="provision", what="all nodes Ready", blocker=""),
+        r(11, "notebook", stage="provision", state="ended", seconds=11),
+        r(18, "notebook", stage="gpu_operator", state="started"),
+        r(20, "intent", stage="gpu_operator", id="h", argv=HELM),
+        r(22, "result", id="h", code=0),
+        r(30, "wait", stage="gpu_operator", what="GPU allocatable", blocker="driver"),
+        r(60, "wait", stage="gpu_operator", what="GPU allocatable", blocker=""),
+        r(61, "notebook", stage="gpu_operator", state="ended", seconds=43),
+        r(62, "pull", stage="model", node="ip-1.eu.internal", image="i", began=at(pulling), ended=at(pulled)),
+        r(69, "notebook", stage="next_token", state="started"),
+        r(70, "intent", stage="next_token", id="a", argv=ASK),
+        r(78, "result", id="a", code=0),
+        r(79, "notebook", stage="next_token", state="ended", seconds=10),
+    ]
+
+
+def drawn(records: list[dict[str, Any]]) -> Gantt:
+    found = gantt(records)
+    assert found is not None
+    return found
+
+
+def test_bars_are_in_order_of_time_and_start_at_zero() -> None:
+    found = drawn(walk())
+    assert [(b.label, b.kind, b.began, b.seconds) for b in found.bars] == [
+        ("02 provision", "stage", 0, 11), ("image pull on ip-1", "pull", 12, 28), ("05 gpu operator", "stage", 18, 43),
+        ("operator, until a GPU is allocatable", "operator", 20, 40), ("07 next token", "stage", 69, 10),
+        ("model loads and answers", "answer", 70, 8)]
+    assert found.seconds == 79
+
+
+@pytest.mark.parametrize(("pulling", "pulled", "serial"), [(12, 40, 68 + 20), (12, 18, 68), (25, 90, 68 + 35), (70, 75, 68)])
+def test_one_after_the_other_adds_what_was_done_at_once(pulling: float, pulled: float, serial: float) -> None:
+    overlap = drawn(walk(pulling, pulled)).overlap
+    assert overlap is not None
+    assert (overlap.wall, overlap.serial) == (68, serial)
+    assert overlap.ratio == 68 / serial
+
+
+def test_no_overlap_without_a_pull_and_nothing_without_a_stage() -> None:
+    assert drawn([r for r in walk() if r["kind"] != "pull"]).overlap is None
+    assert gantt([r for r in walk() if r["kind"] != "notebook"]) is None
+
+
+def test_a_failed_exec_is_no_answer() -> None:
+    records = walk()
+    next(r for r in records if r.get("id") == "a" and r["kind"] == "result")["code"] = 1
+    assert drawn(records).overlap is None
+
+
+def test_a_stage_that_ran_again_is_drawn_as_it_ran_last() -> None:
+    again = [{"time": at(100), "kind": "notebook", "stage": "provision", "state": "started"},
+             {"time": at(103), "kind": "notebook", "stage": "provision", "state": "ended", "seconds": 3}]
+    bars = [b for b in drawn(walk() + again).bars if b.label == "02 provision"]
+    assert [(b.began + 12, b.seconds) for b in bars] == [(100, 3)]  # the first bar left is the pull, at 12
+
+
+def test_rungs_are_drawn_in_time_and_say_what_is_not_known(tmp_path: Path) -> None:
+    steps = tuple(Step(name, "done", since and ZERO + timedelta(seconds=since)) for name, since in
+                  [("joined", 1), ("ready", 3), ("initialized", None), ("driver", 130), ("allocatable", 133)])
+    figure = rungs(Ladder((NodeLadder("n1", steps), NodeLadder("n0", steps[:2]))), footer="f", path=tmp_path / "r.png")
+    assert figure.alt == "Time per rung: node Ready 2.0 s; driver 2 min 07 s; GPU allocatable 3.0 s."
+    words = [t.get_text() for t in figure.findobj() if hasattr(t, "get_text")]
+    assert "n1, the slowest of 2 GPU nodes" in words
+    assert any("no time is known of: cloud controller done" in w for w in words)
+    assert (tmp_path / "r.png").stat().st_size > 5000
+
+
+def test_a_ladder_without_nodes_can_be_drawn() -> None:
+    assert rungs(Ladder(()), footer="f").png()
+
+
+def test_duration() -> None:
+    assert [duration(s) for s in (0, 9.94, 10, 119, 125)] == ["0.0 s", "9.9 s", "10 s", "119 s", "2 min 05 s"]
