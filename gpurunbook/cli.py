@@ -10,13 +10,13 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from gpurunbook import __version__, cli_account, printing, processes, runs, show, stages, targets
+from gpurunbook import __version__, cli_account, cli_runs, printing, runs, show, stages, targets
+from gpurunbook.cli_options import Chosen, ClusterFile, Json, Parameter, RunId, TargetName, choose
 from gpurunbook.config import load_cluster
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.journal import Journal
@@ -27,14 +27,6 @@ from gpurunbook.report import write as write_report
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=(
     "Notebooks that take a team from nothing to the ten most likely next tokens, computed on a GPU in Kubernetes. "
     "Begin with: gpurunbook doctor, then: gpurunbook run"))
-
-TargetName = Annotated[str, typer.Option("--target", "-t", metavar="NAME", help="rehearsal (default), eks or existing",
-                                         autocompletion=lambda: list(targets.NAMES))]
-RunId = Annotated[str, typer.Option("--run-id", metavar="ID", help="a run; default: the newest unfinished one")]
-ClusterFile = Annotated[str, typer.Option("--cluster-file", "-f", metavar="FILE",
-                                          help="an eksctl ClusterConfig; default: cluster.yaml")]
-Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
-Parameter = Annotated[list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="a notebook's parameter; may be repeated")]
 
 
 def main() -> None:
@@ -65,7 +57,7 @@ def options(version: Annotated[bool, typer.Option("--version", callback=_version
 def doctor(target: TargetName = "", as_json: Json = False) -> None:
     """Each program the target needs: found where, version, needed, how to get it. Exit 1 when one is lacking."""
     from gpurunbook.stages import preflight
-    chosen = _choose(target, "", "")
+    chosen = choose(target, "", "")
     kind = targets.get(chosen.target)
     found, checks = preflight.doctor(kind), Checks(kind.machine(load_cluster(chosen.path)))
     if as_json:
@@ -85,7 +77,7 @@ def preflight(target: TargetName = "", cluster_file: ClusterFile = "", as_json: 
               image: Annotated[str, typer.Option("--image", metavar="REFERENCE", help="the model's image")] = "") -> None:
     """All that notebook 01 checks, without a run: this machine, cluster.yaml, and the account. Exit 1 when a check fails."""
     from gpurunbook.stages import preflight as stage
-    chosen = _choose(target, cluster_file, "")
+    chosen = choose(target, cluster_file, "")
     kind = targets.get(chosen.target)
     with console.status(f"preflight for {chosen.target}"):
         checks = Checks(stage.checks(chosen.root, kind, load_cluster(chosen.path), stage.doctor(kind), image=image))
@@ -115,6 +107,8 @@ def run(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile =
                                               help="eks: no more is begun above this estimate")] = 0,
         kubeconfig: Annotated[str, typer.Option("--kubeconfig", metavar="FILE", help="existing: the cluster's kubeconfig")] = "",
         context: Annotated[str, typer.Option("--context", metavar="NAME", help="existing: the context in it")] = "",
+        pace: Annotated[str, typer.Option("--pace", metavar="PACE", show_default=False,
+                                          help="rehearsal: instant (default), real, or a factor such as 0.1")] = "",
         keep: Annotated[bool, typer.Option("--keep", help="leave the cluster up at the end")] = False,
         as_json: Json = False) -> None:
     """Run the notebooks with papermill into runs/ID/notebooks; ends in teardown unless --until or --keep."""
@@ -126,10 +120,10 @@ def run(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile =
     names = stages.NAMES[stages.NAMES.index(first):stages.NAMES.index(last) + 1]
     if not names:
         raise ConfigError(f"--from {first} comes after --until {last}", where="--from, --until", next="swap them")
-    chosen = _choose(target, cluster_file, run_id)
+    chosen = choose(target, cluster_file, run_id)
     chosen.warn()
     given = {"max_hours": max_hours, "budget": budget, "kubeconfig": kubeconfig and str(Path(kubeconfig).resolve()),
-             "context": context}
+             "context": context, "pace": pace}
     options = [f"{name}={value}" for name, value in given.items() if value]
     values = check_parameters(chosen.root, [*options, *(parameter or [])])
     before = {info.id for info in runs.list_runs(chosen.root)}
@@ -180,7 +174,7 @@ def plan(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile 
          as_json: Json = False) -> None:
     """What each stage would do now. Changes nothing."""
     from gpurunbook import preview
-    chosen = _choose(target, cluster_file, run_id)
+    chosen = choose(target, cluster_file, run_id)
     chosen.warn()
     found = preview.plans(chosen.root, chosen.target, chosen.path, run_id)
     if as_json:
@@ -193,33 +187,11 @@ def plan(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile 
 
 
 @app.command()
-def status(run_id: RunId = "", as_json: Json = False) -> None:
-    """The runs of this checkout: state, stages, what was in flight."""
-    found = [info for info in runs.list_runs(runs.find_root()) if run_id in ("", info.id)]
-    if run_id and not found:
-        raise RunbookError(f"there is no run {run_id}", where="runs/", next="gpurunbook status")
-    alive = [p.run for p in processes.of_runs()]
-    rows: list[dict[str, Any]] = [
-        {"run": i.id, "target": i.target, "state": i.state, "stages": i.stages, "processes": alive.count(i.folder),
-         "in_flight": [r["shown"] for r in Journal(i.folder).in_flight()], "folder": str(i.folder)} for i in found]
-    if as_json:
-        out.print_json(json.dumps(rows))
-    elif not rows:
-        out.print("no runs yet: gpurunbook run")
-    else:
-        printing.table(show.Table(("run", "target", "state", "processes", "stages done", "in flight"),
-                          [(r["run"], r["target"], r["state"], r["processes"],
-                            " ".join(s for s in stages.NAMES if r["stages"].get(s) == "done") or "none",
-                            "; ".join(r["in_flight"])) for r in rows],
-                          states=["pass" if r["state"] in ("finished", "kept", "running") else "warn" for r in rows]))
-
-
-@app.command()
 def shell(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile = "") -> None:
     """A shell in the model's pod (kubectl exec -it)."""
     from gpurunbook.runbook import open_run
     from gpurunbook.stages import model
-    chosen = _choose(target, cluster_file, run_id)
+    chosen = choose(target, cluster_file, run_id)
     opened = open_run("model", run_id=run_id, target=chosen.target, cluster_file=chosen.parameter, quiet=True)
     command = opened.kubectl.shell(model.ready_pod(opened).name, container=model.manifest(opened).container)
     console.print(printing.plain(command.short))
@@ -238,12 +210,8 @@ def teardown(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterF
         target, run_id = "eks", folder.name
     elif not run_id and not cluster_file:
         run_id = _unfinished(target)
-    chosen = _choose(target, cluster_file, run_id)
+    chosen = choose(target, cluster_file, run_id)
     _walk(chosen, runs.resolve(chosen.root, chosen.target, chosen.path, run_id, start=False), ("teardown",), {}, as_json)
-
-
-app.command()(cli_account.ami)
-app.command()(cli_account.reap)
 
 
 def _unfinished(target: str) -> str:
@@ -259,63 +227,5 @@ def _unfinished(target: str) -> str:
     return going[-1].id if going else ""
 
 
-@app.command()
-def report(run_id: RunId = "", as_json: Json = False) -> None:
-    """Write the run's report (one HTML file) again and print where it is."""
-    found = [info for info in runs.list_runs(runs.find_root()) if run_id in ("", info.id)]
-    if not found:
-        raise RunbookError(f"there is no run {run_id}".rstrip(), where="runs/", next="gpurunbook status")
-    page = write_report(found[-1].folder)
-    out.print(json.dumps({"run": found[-1].id, "report": str(page)}) if as_json else str(page))
-
-
-@app.command()
-def clean(run_id: RunId = "", every: Annotated[bool, typer.Option("--all", help="live and kept runs too")] = False,
-          as_json: Json = False) -> None:
-    """End the processes that dead runs of this user left, found by the run named in their environment."""
-    from gpurunbook.cleaning import clean as sweep
-    ended, spared, stubborn = sweep(run_id, every=every)
-    if as_json:
-        out.print_json(json.dumps({"ended": ended, "spared": spared, "stubborn": stubborn}))
-    else:
-        for row in ended:
-            out.print(f"ended  {row}")
-        for row in spared:
-            out.print(f"spared {row}")
-        for row in stubborn:
-            out.print(f"STILL THERE {row}")
-        if not ended and not spared and not stubborn:
-            out.print("nothing to clean: no process of any run is left")
-    if stubborn:
-        raise typer.Exit(1)
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What the options mean: checkout, target, and the cluster file's path."""
-
-    root: Path
-    target: str
-    path: Path
-
-    @property
-    def parameter(self) -> str:
-        """The cluster file as the notebooks get it: from the checkout where it is in there."""
-        return str(self.path.relative_to(self.root) if self.path.is_relative_to(self.root) else self.path)
-
-    def warn(self) -> None:
-        """Read the cluster file before anything else, and say what is dated in it. Raises ConfigError."""
-        for warning in load_cluster(self.path).warnings:
-            console.print(f"[yellow]warning:[/] {printing.plain(warning)}")
-
-
-def _choose(target: str, cluster_file: str, run_id: str) -> Chosen:
-    """Fill in what was not given: from the run that is named, else the defaults."""
-    root = runs.find_root()
-    info = runs.read(root / "runs" / run_id) if runs.RUN_ID.fullmatch(run_id) else None
-    target = target or (info.target if info else "rehearsal")
-    targets.get(target)
-    if cluster_file:
-        here = Path(cluster_file).resolve()
-        return Chosen(root, target, here if here.exists() else (root / cluster_file).resolve())
-    return Chosen(root, target, Path(info.cluster_file) if info else root / "cluster.yaml")
+for command in (cli_account.ami, cli_account.reap, cli_runs.status, cli_runs.report, cli_runs.clean):
+    app.command()(command)

@@ -1,0 +1,52 @@
+"""What most commands take: target, run, cluster file; and what they mean together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gpurunbook import printing, runs, targets
+from gpurunbook.config import load_cluster
+from gpurunbook.printing import console
+
+TargetName = Annotated[str, typer.Option("--target", "-t", metavar="NAME", help="rehearsal (default), eks or existing",
+                                         autocompletion=lambda: list(targets.NAMES))]
+RunId = Annotated[str, typer.Option("--run-id", metavar="ID", help="a run; default: the newest unfinished one")]
+ClusterFile = Annotated[str, typer.Option("--cluster-file", "-f", metavar="FILE",
+                                          help="an eksctl ClusterConfig; default: cluster.yaml")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
+Parameter = Annotated[list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="a notebook's parameter; may be repeated")]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the options mean: checkout, target, and the cluster file's path."""
+
+    root: Path
+    target: str
+    path: Path
+
+    @property
+    def parameter(self) -> str:
+        """The cluster file as the notebooks get it: from the checkout where it is in there."""
+        return str(self.path.relative_to(self.root) if self.path.is_relative_to(self.root) else self.path)
+
+    def warn(self) -> None:
+        """Read the cluster file before anything else, and say what is dated in it. Raises ConfigError."""
+        for warning in load_cluster(self.path).warnings:
+            console.print(f"[yellow]warning:[/] {printing.plain(warning)}")
+
+
+def choose(target: str, cluster_file: str, run_id: str) -> Chosen:
+    """Fill in what was not given: from the run that is named, else the defaults."""
+    root = runs.find_root()
+    info = runs.read(root / "runs" / run_id) if runs.RUN_ID.fullmatch(run_id) else None
+    target = target or (info.target if info else "rehearsal")
+    targets.get(target)
+    if cluster_file:
+        here = Path(cluster_file).resolve()
+        return Chosen(root, target, here if here.exists() else (root / cluster_file).resolve())
+    return Chosen(root, target, Path(info.cluster_file) if info else root / "cluster.yaml")
