@@ -5,6 +5,7 @@ Exit codes: 0 fine, 1 something failed or is missing, 2 a wrong argument, parame
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import sys
@@ -15,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gpurunbook import __version__, cli_account, cli_runs, printing, runs, show, stages, targets
+from gpurunbook import __version__, cli_account, cli_runs, cli_stack, printing, runs, show, stages, targets
 from gpurunbook.cli_options import Chosen, ClusterFile, Json, Parameter, RunId, TargetName, choose
 from gpurunbook.config import load_cluster
 from gpurunbook.errors import ConfigError, RunbookError
@@ -59,7 +60,8 @@ def doctor(target: TargetName = "", as_json: Json = False) -> None:
     from gpurunbook.stages import preflight
     chosen = choose(target, "", "")
     kind = targets.get(chosen.target)
-    found, checks = preflight.doctor(kind), Checks(kind.machine(load_cluster(chosen.path)))
+    cluster = load_cluster(chosen.path)
+    found, checks = preflight.doctor(kind), Checks([*kind.machine(cluster), *preflight.stale(dt.date.today(), cluster)])
     if as_json:
         out.print_json(json.dumps({"target": chosen.target, "programs": [p.to_json() for p in found],
                                    "checks": checks.to_json()}))
@@ -227,5 +229,5 @@ def _unfinished(target: str) -> str:
     return going[-1].id if going else ""
 
 
-for command in (cli_account.ami, cli_account.reap, cli_runs.status, cli_runs.report, cli_runs.clean):
+for command in (cli_stack.stack, cli_account.ami, cli_account.reap, cli_runs.status, cli_runs.report, cli_runs.clean):
     app.command()(command)

@@ -14,8 +14,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from gpurunbook import show
+from gpurunbook import gpu_facts, show
 from gpurunbook.errors import ConfigError
+from gpurunbook.gpu_stack import values_of
 from gpurunbook.programs import eksctl
 
 MAX_BYTES, MAX_DEPTH, MAX_NODES = 64 * 2**10, 40, 20_000
@@ -25,13 +26,7 @@ GPU_TYPE = re.compile(r"^(g\d|gr\d|p\d)[a-z0-9-]*\.")
 """EC2 families with NVIDIA GPUs: G, Gr and P (g4ad has AMD GPUs). Source: the EC2 instance type list."""
 NOT_NVIDIA = re.compile(r"^g4ad\.")
 
-EKS_END = {"1.31": dt.date(2026, 11, 26), "1.32": dt.date(2027, 3, 23),
-           "1.33": dt.date(2027, 7, 29), "1.34": dt.date(2026, 12, 2), "1.35": dt.date(2027, 3, 27),
-           "1.36": dt.date(2027, 8, 2)}
-"""End of standard support where that is ahead, else of extended support; read 2026-08-22. On `eks` AWS is asked."""
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
-UBUNTU_VERSIONS = {"2004": ("1.21", "1.29"), "2204": ("1.29", "1.33"), "2404": ("1.31", ""), "2604": ("1.35", "")}
-"""First and last Kubernetes version with a Canonical EKS image. Source: eksctl's ssm_resolver.go, 0.231."""
 
 
 class Frozen(BaseModel):
@@ -102,8 +97,11 @@ class ClusterConfig(Frozen):
 
     @property
     def gpu_stack(self) -> str:
-        """Name of the values file in manifests/gpu-operator: who brings driver and toolkit."""
-        return "ubuntu" if self.gpu_group.ami_family.startswith("Ubuntu") else "al2023"
+        """Name of the values file in manifests/gpu-operator: who brings driver and toolkit.
+
+        Where the planner knows none, on a cluster of somebody's, the one that leaves the host's driver and toolkit alone.
+        """
+        return values_of(self.gpu_group.ami_family, self.gpu_group.instance_type) or "al2023"
 
 
 def is_gpu(instance_type: str) -> bool:
@@ -168,25 +166,25 @@ def _group(group: dict[str, Any], managed: bool) -> NodeGroup:
 
 
 def _warnings(version: str, groups: tuple[NodeGroup, ...], document: dict[str, Any], today: dt.date) -> list[str]:
-    warnings = []
-    newest = max(EKS_END, key=_minor)
+    warnings, known = [], gpu_facts.facts()
+    ends, newest = known.ends, max(known.ends, key=_minor)
     if not version:
         warnings.append(f"metadata.version is not set: eksctl would choose for you; say {newest!r}")
-    elif _minor(version) < _minor(min(EKS_END, key=_minor)) or (version in EKS_END and EKS_END[version] < today):
+    elif _minor(version) < _minor(min(ends, key=_minor)) or (version in ends and ends[version] < today):
         warnings.append(f"Kubernetes {version} is out of support on EKS: AWS refuses to create it; "
                         f"say version: \"{newest}\"")
-    elif version in EKS_END and (days := (EKS_END[version] - today).days) <= 90:
-        warnings.append(f"Kubernetes {version} leaves its present support on {EKS_END[version]}, in {days} days")
+    elif version in ends and (days := (ends[version] - today).days) <= 90:
+        warnings.append(f"Kubernetes {version} leaves its present support on {ends[version]}, in {days} days")
     if (document.get("upgradePolicy") or {}).get("supportType") != "STANDARD":
         warnings.append("upgradePolicy.supportType is not STANDARD: after standard support ends the control plane "
                         "is billed at the extended rate")
     for group in groups:
         series = group.ami_family.removeprefix("UbuntuPro").removeprefix("Ubuntu")
-        if series in UBUNTU_VERSIONS:
-            first, last = UBUNTU_VERSIONS[series]
+        if series in known.ubuntu:
+            first, last = known.ubuntu[series]
             if version and (_minor(version) < _minor(first) or (last and _minor(version) > _minor(last))):
                 warnings.append(f"{group.name}: {group.ami_family} has no EKS image for Kubernetes {version}")
-            elif last and _minor(last) < _minor(min(EKS_END, key=_minor)):
+            elif last and _minor(last) < _minor(min(ends, key=_minor)):
                 warnings.append(f"{group.name}: {group.ami_family} images exist only up to Kubernetes {last}; "
                                 f"today's form is Ubuntu2404")
         if group.ami.startswith("ami-"):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
-from gpurunbook import programs, show, targets
+from gpurunbook import gpu_facts, programs, show, targets
+from gpurunbook.gpu_stack import Recipe, plan_stack
 from gpurunbook.plan import Check, Checks, Plan, State
 
 if TYPE_CHECKING:
@@ -102,16 +104,45 @@ def checks(root: Path, target: targets.Target, cluster: ClusterConfig, found: Se
 
 def _described(root: Path, cluster: ClusterConfig) -> list[Check]:
     groups = ", ".join(f"{g.desired} {g.instance_type} ({g.name})" for g in cluster.groups)
-    return [Check("cluster.yaml passes eksctl's schema", "pass", f"{cluster.name}: {groups}"),
-            _supported(cluster, yaml.safe_load((root / "manifests" / "gpu-operator" / "chart.yaml").read_text()))]
+    known = gpu_facts.facts(root / gpu_facts.FILE)
+    return [Check("cluster.yaml passes eksctl's schema", "pass", f"{cluster.name}: {groups}"), _supported(cluster, known),
+            _planned(cluster, planned(cluster, known, dt.date.today()))]
 
 
-def _supported(cluster: ClusterConfig, chart: dict[str, Any]) -> Check:
+def _supported(cluster: ClusterConfig, known: gpu_facts.Facts) -> Check:
     """Does NVIDIA support the pinned chart on this Kubernetes?"""
-    low, high = (tuple(map(int, version.split("."))) for version in (chart["kubernetes"]["min"], chart["kubernetes"]["max"]))
-    version = tuple(int(part) for part in cluster.version.split(".")[:2]) if cluster.version else ()
+    low, high = map(gpu_facts.minor, known.kubernetes)
+    version = gpu_facts.minor(cluster.version)
     state: State = "unknown" if not version else "pass" if low <= version <= high else "warn"
     return Check("the GPU operator's chart supports this Kubernetes", state,
-                 f"chart {chart['version']}: Kubernetes {chart['kubernetes']['min']} to {chart['kubernetes']['max']}; "
+                 f"chart {known.chart}: Kubernetes {' to '.join(known.kubernetes)}; "
                  f"cluster.yaml: {cluster.version or 'unset'}", "edit metadata.version in cluster.yaml, or pin another chart in "
                  "manifests/gpu-operator/chart.yaml", "an operator that fails on a cluster already paid for")
+
+
+def _planned(cluster: ClusterConfig, found: Recipe) -> Check:
+    """Is there a GPU stack for the GPU group? One that nobody supports may work all the same, and is a warning."""
+    state: State = "fail" if not found.values else "warn" if found.warnings else "pass"
+    return Check(f"{cluster.gpu_group.name}: GPU stack", state,
+                 "; ".join((f"{found.support}: {found.values or 'none'}", *found.warnings)), "gpurunbook stack",
+                 "15 to 25 min, then nodes whose GPUs nobody can use")
+
+
+# The GPU stack
+
+def planned(cluster: ClusterConfig, known: gpu_facts.Facts, today: dt.date) -> Recipe:
+    """The recipe for the GPU group that cluster.yaml describes."""
+    group = cluster.gpu_group
+    return plan_stack(group.ami_family, group.instance_type, cluster.version, known=known, today=today, managed=group.managed)
+
+
+def recipe(run: Run) -> show.Table | show.Box:
+    """What the GPU group's nodes get, line by line why."""
+    if not run.target.ours:
+        return show.Box("known after 02", ("the cluster is there already: in 05 its nodes' operating system decides",))
+    return planned(run.cluster, gpu_facts.facts(run.root / gpu_facts.FILE), dt.date.today()).table
+
+
+def stale(today: dt.date, cluster: ClusterConfig) -> list[Check]:
+    """What doctor warns of besides: versions that were read long ago, or whose support is over or soon will be."""
+    return gpu_facts.stale(gpu_facts.facts(), today, cluster.version)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gpurunbook.config import UBUNTU_VERSIONS
+from gpurunbook import gpu_facts
 from gpurunbook.errors import RunbookError
 from gpurunbook.plan import Check
 from gpurunbook.targets.eks.account import Account, AwsError
@@ -92,7 +92,7 @@ def look_up(account: Account, kubernetes: str, family: str, *, gpu: bool = True,
     answer = account.call("ssm", "get_parameters", Names=[n for n in (name, release) if n])
     values = {p["Name"]: p["Value"] for p in answer.get("Parameters", [])}
     if name not in values:
-        first, last = UBUNTU_VERSIONS.get(family.removeprefix("UbuntuPro").removeprefix("Ubuntu"), ("", ""))
+        first, last = gpu_facts.facts().ubuntu.get(family.removeprefix("UbuntuPro").removeprefix("Ubuntu"), ("", ""))
         known = f" (its images are for {first} to {last or 'the newest'})" if first else ""
         raise RunbookError(f"{family} has no image for Kubernetes {kubernetes} in {account.region}{known}", where=f"ssm: {name}",
                            next=_try_another(account.region, kubernetes, family))
