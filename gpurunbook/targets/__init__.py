@@ -56,6 +56,7 @@ class Wishes:
             out by the person who agrees.
         accept_unknown_prices: go on where AWS does not say what something costs.
         kubeconfig, context, selector: the cluster that is there already, and the label of its GPU nodes.
+        pace: where time is imitated: `instant`, `real`, or how much of real time, such as 0.1.
     """
 
     stuck_taint: bool = True
@@ -66,6 +67,7 @@ class Wishes:
     kubeconfig: str = ""
     context: str = ""
     selector: str = ""
+    pace: str = "instant"
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,6 @@ class Target(ABC):
         name: as given to `--target`.
         cannot_show: sentences on what a run on it does not prove; empty where everything is real.
         programs: the programs it needs, by name.
-        wait_limit: seconds that anything may take to become ready: nodes, a GPU, a pod and its image.
         poll: seconds between two looks while waiting.
         ours: the cluster is made and deleted by the run.
     """
@@ -93,7 +94,6 @@ class Target(ABC):
     name: ClassVar[str]
     cannot_show: ClassVar[tuple[str, ...]] = ()
     programs: ClassVar[tuple[str, ...]] = ("kubectl", "helm")
-    wait_limit: ClassVar[float] = 1800.0
     poll: ClassVar[float] = 2.0
     ours: ClassVar[bool] = True
 
@@ -116,6 +116,15 @@ class Target(ABC):
     def describe(self, folder: Path, cluster: ClusterConfig) -> ClusterConfig:
         """The cluster that a run in this folder walks through: what cluster.yaml says, unless it is not ours."""
         return cluster
+
+    @property
+    def wait_limit(self) -> float:
+        """Seconds that anything may take to become ready: nodes, a GPU, a pod and its image."""
+        return 1800.0
+
+    def patience(self, run: Run) -> float:
+        """By what the usual times of AWS are multiplied before something counts as too slow in this run's cluster."""
+        return 1.0
 
     @abstractmethod
     def context(self, run: Run) -> str:

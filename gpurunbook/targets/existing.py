@@ -24,7 +24,7 @@ from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.journal import Journal, Record
 from gpurunbook.masking import hide
 from gpurunbook.plan import Check, Plan
-from gpurunbook.stages import crds, gpu_operator, model, taint
+from gpurunbook.stages import crds, gpu_operator, model, objects, pulling, taint
 from gpurunbook.targets import ClusterState, Part, Target, Wishes, adoption
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class Existing(Target):
                 return [Check("the run made nothing in the cluster", "pass", "no command of 04 to 06 changed anything"), *checks]
             # What nobody could look at may be there.
             return [Check("what the run made is gone from the cluster", "fail", f"it cannot be asked: {why}",
-                          f"with a kubeconfig of yours: kubectl get deployment {name} -n {model.NAMESPACE}"), *checks]
+                          f"with a kubeconfig of yours: kubectl get deployment {name} -n {objects.NAMESPACE}"), *checks]
 
 
 def _mine(run: Run) -> list[Check]:
@@ -178,7 +178,10 @@ def _mine(run: Run) -> list[Check]:
     pinned = gpu_operator.pin(run)
     namespace, release, deployed = pinned["namespace"], pinned["release"], model.made(run)
     checks = [Check("the run's Deployment is gone", "fail" if deployed else "pass", deployed or "none with this run's label",
-                    f"kubectl delete deployment {deployed} -n {model.NAMESPACE}")]
+                    f"kubectl delete deployment {deployed} -n {objects.NAMESPACE}")]
+    beside = [*([f"daemonset/{puller}"] if (puller := pulling.made(run)) else []), *gpu_operator.smoke_left(run)]
+    checks.append(Check("its pre-pull and its smoke pods are gone", "fail" if beside else "pass", ", ".join(beside) or "none",
+                        f"kubectl delete {' '.join(beside)} -n {objects.NAMESPACE}"))
     if (found := gpu_operator.before(run)) and gpu_operator.made(run):
         kept = run.core.list_namespaced_secret(namespace, label_selector=f"owner=helm,name={release}",
                                                _request_timeout=adoption.SECONDS).items
@@ -226,7 +229,7 @@ def _within_reach(run: Run, what: str) -> bool:
     """Whether a command of the teardown could have taken a "Namespace NAME" or "KIND NAMESPACE/NAME"."""
     namespace = gpu_operator.pin(run)["namespace"]
     kind, _, name = what.partition(" ")
-    if what == f"Deployment {model.NAMESPACE}/{model.manifest(run).name}":
+    if what == f"Deployment {objects.NAMESPACE}/{model.manifest(run).name}":
         return True
     return gpu_operator.made(run) and (name if kind == "Namespace" else name.partition("/")[0]) == namespace
 

@@ -7,14 +7,18 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from gpurunbook.targets.rehearsal import pace
 from gpurunbook.targets.rehearsal.api import Api
 from gpurunbook.targets.rehearsal.gpu_operator import run
+from gpurunbook.targets.rehearsal.world import World, load
+from tests.e2e.conftest import Checkout, Cluster
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 STAND_IN = MANIFESTS / "rehearsal" / "gpu-operator"
@@ -26,6 +30,8 @@ STACKS = {
     "al2023": ["nvidia-operator-validator", "nvidia-device-plugin-daemonset", "nvidia-dcgm-exporter",
                "gpu-feature-discovery", "nvidia-mig-manager"],
 }
+IMAGES = {"ubuntu": "Ubuntu 24.04 LTS", "al2023": "Amazon Linux 2023"}
+"""What the nodes' image must be for the stack: Amazon's brings driver and toolkit, Ubuntu's does not."""
 SECONDS = 20.0
 """How long anything here may take on a loaded machine; it takes one or two."""
 
@@ -48,11 +54,20 @@ def gpu_cluster(cluster: Any) -> Iterator[Any]:
     yield cluster
     if json.loads(cluster.helm("list", "-o", "json", "-n", PIN["namespace"]).stdout):
         uninstall(cluster)
+    image(cluster, "ubuntu")
 
 
-def install(cluster: Any, chart: str, stack: str) -> None:
+def image(cluster: Any, stack: str) -> None:
+    """Give all nodes the image that the stack is for."""
+    body = json.dumps({"status": {"nodeInfo": {"osImage": IMAGES[stack]}}})
+    for node in items(cluster, "nodes"):
+        cluster.kubectl("patch", "node", node["metadata"]["name"], "--subresource=status", "--type=merge", "-p", body)
+
+
+def install(cluster: Any, chart: str, stack: str, *more: str, wait: bool = True) -> None:
     cluster.helm("upgrade", "--install", PIN["release"], chart, "-n", PIN["namespace"], "--create-namespace",
-                 "-f", str(MANIFESTS / "gpu-operator" / f"{stack}.yaml"), "--wait", "--timeout", "60s")
+                 "-f", str(MANIFESTS / "gpu-operator" / f"{stack}.yaml"), *more,
+                 *(("--wait", "--timeout", "60s") if wait else ()))
 
 
 def uninstall(cluster: Any) -> None:
@@ -94,6 +109,7 @@ def versions(cluster: Any) -> dict[str, str]:
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_helm_install_ends_in_allocatable_gpus_and_uninstall_in_none(gpu_cluster: Any, chart: str, stack: str) -> None:
+    image(gpu_cluster, stack)
     install(gpu_cluster, chart, stack)
     until(lambda: gpus(gpu_cluster) == ["1"] and policy_state(gpu_cluster) == "ready", "allocatable GPU, policy ready")
 
@@ -146,7 +162,83 @@ def test_a_second_install_and_a_second_operator_change_nothing(gpu_cluster: Any,
 def test_from_one_stack_to_the_other(gpu_cluster: Any) -> None:
     install(gpu_cluster, str(STAND_IN), "ubuntu")
     until(lambda: policy_state(gpu_cluster) == "ready", "policy ready")
+    image(gpu_cluster, "al2023")
     install(gpu_cluster, str(STAND_IN), "al2023")
     until(lambda: not [d for d in items(gpu_cluster, "daemonsets", "-n", PIN["namespace"])
                        if d["metadata"]["name"] == "nvidia-driver-daemonset"], "driver DaemonSet gone")
     until(lambda: gpus(gpu_cluster) == ["1"] and policy_state(gpu_cluster) == "ready", "allocatable GPU, policy ready")
+
+
+def pods(cluster: Any, app: str) -> list[Any]:
+    return items(cluster, "pods", "-n", PIN["namespace"], "-l", f"app={app}")
+
+
+def container_ready_at(pod: Any) -> datetime:
+    found = next(c for c in pod["status"]["conditions"] if c["type"] == "Ready" and c["status"] == "True")
+    return datetime.fromisoformat(found["lastTransitionTime"])
+
+
+def test_without_the_toolkit_ubuntu_has_no_runtime_until_helm_mends_it(gpu_cluster: Any, chart: str) -> None:
+    install(gpu_cluster, chart, "ubuntu", "--set", "toolkit.enabled=false", wait=False)
+
+    def sandboxes() -> list[Any]:
+        return [event for event in items(gpu_cluster, "events", "-n", PIN["namespace"])
+                if event["reason"] == "FailedCreatePodSandBox" and event["involvedObject"]["name"] == name]
+
+    until(lambda: len(pods(gpu_cluster, "nvidia-device-plugin-daemonset")) == 1, "a device plug-in that waits")
+    (pod,) = pods(gpu_cluster, "nvidia-device-plugin-daemonset")
+    name = pod["metadata"]["name"]
+    until(lambda: len(sandboxes()) == 1, "the kubelet's event")
+    assert 'no runtime for "nvidia" is configured' in sandboxes()[0]["message"]
+    shown = gpu_cluster.kubectl("get", "pod", name, "-n", PIN["namespace"], "--no-headers").stdout.decode().split()
+    assert shown[1:3] == ["0/1", "Init:0/1"]
+    assert not pods(gpu_cluster, "nvidia-container-toolkit-daemonset")
+    assert (gpus(gpu_cluster), policy_state(gpu_cluster)) == (["0"], "notReady")
+    until(lambda: sandboxes()[0]["count"] > 1, "another try")
+    install(gpu_cluster, chart, "ubuntu")
+    until(lambda: gpus(gpu_cluster) == ["1"] and policy_state(gpu_cluster) == "ready", "allocatable GPU, policy ready")
+
+
+def test_a_world_with_a_pace_and_faults(checkout: Checkout) -> None:
+    """One cluster, one story: no PCI label, mended; a driver that takes its time; a GPU that is ill, mended; a lease."""
+    run_id = "faulty"
+    World(no_pci_label=True, unhealthy=True, controller=True).save(checkout.folder(run_id) / "rehearsal" / "world.json")
+    checkout("run", "--run-id", run_id, "--until", "taint", "-p", "pace=0.02")
+    cluster, world = Cluster(checkout, run_id), load(checkout.folder(run_id) / "rehearsal" / "world.json")
+    assert (world.pace, world.unhealthy) == (0.02, True)
+    assert world.seed
+
+    install(cluster, str(STAND_IN), "ubuntu", wait=False)
+    (node,) = [n for n in items(cluster, "nodes") if n["metadata"]["annotations"]["gpurunbook.dev/gpus"] == "1"]
+    name = node["metadata"]["name"]
+    until(lambda: any("system-os_release" in key for n in items(cluster, "nodes", "--field-selector", f"metadata.name={name}")
+                      for key in n["metadata"]["labels"]), "NFD's labels")
+    assert not pods(cluster, "nvidia-driver-daemonset")
+    cluster.kubectl("label", "node", name, "feature.node.kubernetes.io/pci-10de.present=true")
+
+    until(lambda: [p["status"]["phase"] for p in pods(cluster, "nvidia-driver-daemonset")] == ["Running"], "a driver at work")
+    assert policy_state(cluster) == "notReady"
+    until(lambda: bool(pods(cluster, "nvidia-container-toolkit-daemonset")), "the driver Ready")
+    (driver,) = pods(cluster, "nvidia-driver-daemonset")
+    took = (container_ready_at(driver) - datetime.fromisoformat(driver["metadata"]["creationTimestamp"])).total_seconds()
+    expected = sum(pace.seconds(what, world, "nvidia-driver-daemonset") for what in ("driver manager", "driver"))
+    assert 0.02 * 118 <= expected <= 0.02 * 185
+    assert expected - 1 <= took <= expected + 3, "whole seconds in the API, and a busy machine"
+
+    def capacities() -> list[str]:
+        (found,) = items(cluster, "nodes", "--field-selector", f"metadata.name={name}")
+        return [found["status"][part].get("nvidia.com/gpu", "0") for part in ("capacity", "allocatable")]
+
+    until(lambda: capacities() == ["1", "0"], "a GPU that is there and ill")
+    until(lambda: policy_state(cluster) == "ready", "a policy that sees nothing of it")
+    cluster.kubectl("delete", "pods", "-n", PIN["namespace"], "-l", "app=nvidia-device-plugin-daemonset")
+    until(lambda: capacities() == ["1", "1"], "a GPU that is well")
+
+    lease = json.loads(cluster.kubectl("get", "lease", "-n", "kube-system", "cloud-controller-manager", "-o", "json").stdout)
+    age = (datetime.now().astimezone() - datetime.fromisoformat(lease["spec"]["renewTime"])).total_seconds()
+    assert age < lease["spec"]["leaseDurationSeconds"]
+    done = checkout("run", "--run-id", run_id, "--from", "provision", "--until", "provision", "-p", "pace=0.02")
+    assert done.returncode == 0
+    plans = [r["commands"] for r in checkout.records(run_id) if r["kind"] == "plan" and r["stage"] == "provision"]
+    assert plans[-1] == []
+    checkout("teardown", "--run-id", run_id)

@@ -82,6 +82,25 @@ class Space:
         self.kubectl("wait", f"pod/{pod}", "--for=condition=Ready", f"--timeout={SECONDS:.0f}s")
         return pod
 
+    def events(self, pod: str) -> list[dict[str, Any]]:
+        """About a pod, oldest first."""
+        found = json.loads(self.kubectl("get", "events", "-o", "json", f"--field-selector=involvedObject.name={pod}").stdout)
+        items: list[dict[str, Any]] = [e for e in found["items"] if e["source"].get("component") == "kubelet"]
+        return sorted(items, key=lambda e: (e["firstTimestamp"], e["metadata"]["name"]))
+
+    def restart_host(self, world: str | None = None) -> str:
+        """End the pod host and start it again as it was, in another world. Returns the world before."""
+        pid = self.host_pid()
+        argv = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+        environment = dict(entry.split("=", 1) for entry in Path(f"/proc/{pid}/environ").read_text().split("\0") if entry)
+        path = Path(next(word for word in argv if word.startswith("--world=")).removeprefix("--world="))
+        before = path.read_text()
+        os.kill(pid, signal.SIGTERM)
+        until(lambda: ended(pid), "the pod host ends", 5)
+        path.write_text(world or before)
+        subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=20, check=True)
+        return before
+
     def port(self) -> int:
         nodes = json.loads(self.kubectl("get", "nodes", "-o", "json").stdout)["items"]
         port: int = nodes[0]["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
@@ -142,10 +161,13 @@ def test_a_killed_command_counts_as_in_a_shell(space: Space, box: str) -> None:
     assert space.kubectl("exec", box, "--", "sh", "-c", "kill -9 $$", check=False).returncode == 137
 
 
-def test_a_missing_command_is_127(space: Space, box: str) -> None:
-    done = space.kubectl("exec", box, "--", "no-such-program", check=False)
-    assert done.returncode == 127
-    assert "no-such-program" in done.stderr
+@pytest.mark.parametrize(("program", "said"), [
+    ("no-such-program", 'exec: "no-such-program": executable file not found in $PATH'),
+    ("/bin/no-such-program", 'exec: "/bin/no-such-program": stat /bin/no-such-program: no such file or directory')])
+def test_a_missing_command_is_said_as_containerd_says_it(space: Space, box: str, program: str, said: str) -> None:
+    done = space.kubectl("exec", box, "--", program, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr
 
 
 def test_stdin_ends(space: Space, box: str) -> None:
@@ -534,6 +556,51 @@ def test_delete_gives_the_grace_period_and_leaves_nothing(space: Space) -> None:
     until(lambda: not folder.exists(), "the pod's files go")
 
 
+def test_events_are_a_kubelets(space: Space) -> None:
+    space.ready(space.apply("told", "sleep 0.5; exit 1"))
+    until(lambda: space.main("told")["restartCount"] >= 2, "restarts")
+    events = until(lambda: (found := {e["reason"]: e for e in space.events("told")}).get("BackOff") and found, "events")
+    assert [reason for reason in events if reason != "Pulling"] == ["Pulled", "Created", "Started", "BackOff"]
+    started = events["Started"]
+    assert (started["message"], started["type"]) == ("Container started", "Normal")
+    assert started["involvedObject"]["fieldPath"] == "spec.containers{main}"
+    assert started["source"] == {"component": "kubelet", "host": space.get("told")["spec"]["nodeName"]}
+    assert until(lambda: {e["reason"]: e["count"] for e in space.events("told")}["Started"] >= 3, "it counts")
+    assert "Back-off restarting failed container main in pod told_pod-host" in events["BackOff"]["message"]
+    assert "Started" in space.kubectl("describe", "pod", "told").stdout
+    space.kubectl("delete", "pod", "told")
+
+
+def test_a_container_is_killed_as_a_whole_when_it_passes_its_memory_limit(space: Space) -> None:
+    limits = {"limits": {"memory": "150Mi"}}
+    allocate = "x = [b'x' * 2**20 for _ in range(600)]; import time; time.sleep(60)"
+    space.ready(space.apply("hungry", "exec sleep 1000", resources=limits))
+    done = space.kubectl("exec", "hungry", "--", "python", "-c", allocate, check=False)
+    assert done.returncode == 137
+    status = until(lambda: (found := space.main("hungry"))["lastState"] and found, "it ended")
+    ended = status["lastState"]["terminated"]
+    assert (ended["exitCode"], ended["reason"]) == (137, "OOMKilled")
+    until(lambda: space.main("hungry")["restartCount"] == 1, "started again")
+    space.apply("once", command=["python", "-c", allocate], resources=limits, spec={"restartPolicy": "Never"})
+    until(lambda: space.get("once")["status"]["phase"] == "Failed", "failed")
+    assert space.main("once")["state"]["terminated"]["reason"] == "OOMKilled"
+    space.apply("modest", command=["python", "-c", "x = b'x' * (50 << 20)"], resources=limits,
+                spec={"restartPolicy": "Never"})
+    until(lambda: space.get("modest")["status"]["phase"] == "Succeeded", "succeeded")
+
+
+def test_an_exec_ends_with_its_container(space: Space) -> None:
+    space.ready(space.apply("brief", "exec sleep 2", spec={"restartPolicy": "Never"}))
+    assert space.kubectl("exec", "brief", "--", "sleep", "60", check=False).returncode == 137
+
+
+def test_the_smoke_pods_image_says_that_it_is_a_rehearsal(space: Space) -> None:
+    space.apply("smoke", image="python:3.12-slim", spec={"restartPolicy": "Never"},
+                command=["python", "-c", "import os; print(os.environ['GPURUNBOOK_REHEARSAL'], os.getcwd())"])
+    until(lambda: space.get("smoke")["status"]["phase"] == "Succeeded", "succeeded")
+    assert space.kubectl("logs", "smoke").stdout == "1 /\n"
+
+
 def test_logs(space: Space) -> None:
     space.ready(space.apply("talk", "printf 'one\\ntwo\\n'; echo three >&2; sleep 1; echo four; sleep 0.5; "
                             "printf unfinished; exec sleep 3", spec={"restartPolicy": "Never"}))
@@ -605,3 +672,92 @@ def test_a_new_pod_host_goes_on(space: Space, box: str) -> None:
     until(lambda: jails_running(mark) == 0, "the pods end with the pod host")
     subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=20, check=True)
     until(lambda: space.main("survivor")["restartCount"] == 2, "started again")
+
+
+# Another world; after everything else too, for the same reason
+
+
+WORLD = {
+    "pace": 0.002, "cut_streams": True, "images": {
+        "irbull/dolly:0.2-slim": {"gigabytes": 20, "lacks": ["tar"]},  # 50 GB unpacked: a CPU node's disk, just so
+        DOLLY: {"gigabytes": 45},  # 112.5 GB: more than any node's disk
+        "python:3.12-slim": {"pull_error": "failed to resolve reference: not found"}}}
+
+
+@pytest.fixture(scope="module")
+def slow(space: Space) -> Iterator[Space]:
+    """The pod host in a world where pulls take time and some fail, and exec streams break; nodes have no image."""
+    before = space.restart_host(json.dumps(WORLD))
+    for node in space.kubectl("get", "nodes", "-o", "name").stdout.split():
+        space.kubectl("patch", node, "--subresource=status", "--type=merge", "-p", '{"status": {"images": null}}')
+    yield space
+    space.restart_host(before)
+
+
+def test_a_node_pulls_an_image_once_however_many_wait(slow: Space) -> None:
+    node = slow.kubectl("get", "nodes", "-o", "name").stdout.split()[0].removeprefix("node/")
+    for name in ("first", "second"):
+        slow.apply(name, image="irbull/dolly:0.2-slim", spec={"nodeName": node})
+    creating = until(lambda: slow.main("first").get("state"), "it is being made")
+    assert creating["waiting"]["reason"] == "ContainerCreating"
+    for name in ("first", "second"):
+        slow.ready(name)
+        until(lambda name=name: len(slow.events(name)) == 4, "the events")
+        assert [e["reason"] for e in slow.events(name)] == ["Pulling", "Pulled", "Created", "Started"]
+    pulled = re.fullmatch(r'Successfully pulled image "irbull/dolly:0.2-slim" in (\S+) \((\S+) including waiting\)\. '
+                          r"Image size: 20000000000 bytes\.", slow.events("first")[1]["message"])
+    assert pulled
+    assert pulled[1] != "0s"
+    assert " in 0s (" in slow.events("second")[1]["message"]
+    slow.ready(slow.apply("third", image="irbull/dolly:0.2-slim", spec={"nodeName": node}))
+    assert slow.events("third")[0]["message"].startswith('Container image "irbull/dolly:0.2-slim" already present')
+    images = json.loads(slow.kubectl("get", "node", node, "-o", "json").stdout)["status"]["images"]
+    assert {"names": ["irbull/dolly:0.2-slim"], "sizeBytes": 20_000_000_000} in images
+
+
+def test_what_the_registry_refuses_backs_off(slow: Space) -> None:
+    slow.apply("refused", image="python:3.12-slim")
+    waiting = until(lambda: (found := slow.main("refused").get("state", {}).get("waiting", {})).get("reason") ==
+                    "ImagePullBackOff" and found, "it backs off")
+    assert waiting["message"] == ('Back-off pulling image "python:3.12-slim": ErrImagePull: '
+                                  "failed to resolve reference: not found")
+    counts = until(lambda: (found := {e["message"]: e["count"] for e in slow.events("refused")}) and
+                   found.get("Error: ImagePullBackOff", 0) >= 2 and found, "again")
+    assert counts['Failed to pull image "python:3.12-slim": failed to resolve reference: not found'] >= 2
+    assert counts["Error: ErrImagePull"] >= 2
+    assert 'Back-off pulling image "python:3.12-slim"' in counts
+    slow.kubectl("delete", "pod", "refused")
+
+
+def test_an_image_that_does_not_fit_the_disk(slow: Space) -> None:
+    slow.apply("large", image=DOLLY)
+    waiting = until(lambda: (found := slow.main("large").get("state", {}).get("waiting", {})).get("message", "").count(
+        "no space left on device") and found, "it does not fit")
+    assert waiting["reason"] in ("ErrImagePull", "ImagePullBackOff")
+    node = slow.get("large")["spec"]["nodeName"]
+    assert "FreeDiskSpaceFailed" in until(lambda: (text := slow.kubectl("describe", "node", node).stdout) and
+                                          "FreeDiskSpaceFailed" in text and text, "the node says so")
+    slow.kubectl("delete", "pod", "large")
+
+
+def test_without_tar_cp_fails_and_says_why(slow: Space, tmp_path: Path) -> None:
+    slow.ready(slow.apply("bare", image="irbull/dolly:0.2-slim"))
+    (tmp_path / "file").write_text("x")
+    for args in (["exec", "bare", "--", "tar", "--version"], ["cp", str(tmp_path / "file"), "bare:/tmp/file"],
+                 ["cp", "bare:/etc/passwd", str(tmp_path / "passwd")]):
+        done = slow.kubectl(*args, check=False)
+        assert done.returncode == 1
+        assert 'exec: "tar": executable file not found in $PATH' in done.stderr
+
+
+def test_a_stream_that_breaks_ends_with_0_until_the_pod_is_made_anew(slow: Space) -> None:
+    def answer() -> tuple[str, int]:
+        done = slow.kubectl("exec", "cut", "--", "sh", "-c", "echo 0123456789; exit 3", check=False)
+        return done.stdout, done.returncode
+
+    slow.ready(slow.apply("cut"))
+    assert answer() == ("01234", 0)
+    assert slow.kubectl("exec", "-i", "cut", "--", "sh", "-c", "cat > /tmp/in", input="x" * 200_000).returncode == 0
+    slow.kubectl("delete", "pod", "cut")
+    slow.ready(slow.apply("cut"))
+    assert answer() == ("0123456789\n", 3)

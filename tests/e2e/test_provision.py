@@ -54,6 +54,14 @@ def test_a_killed_part_is_started_again_and_pods_run(checkout: Checkout, name: s
         assert not processes.of_runs(checkout.folder(run_id))
 
 
+def test_a_pace_that_is_none_is_refused_before_anything_is_made(checkout: Checkout) -> None:
+    done = checkout("run", "--run-id", "hasty", "--until", "provision", "-p", "pace=fast", check=False)
+    assert done.returncode == 2
+    assert "pace is 'fast'" in done.stderr
+    assert "instant, real" in done.stderr
+    assert not checkout.folder("hasty").exists()
+
+
 def test_nodes_without_the_taint_leave_nothing_to_remove(checkout: Checkout) -> None:
     checkout("run", "--run-id", "untainted", "--until", "taint", "-p", "uninitialized_taint=false")
     plan = next(r for r in checkout.records("untainted") if r["kind"] == "plan" and r["stage"] == "taint")

@@ -285,7 +285,11 @@ def test_a_daemonset_goes_with_its_policy_and_carries_its_settings() -> None:
     assert made["metadata"]["namespace"] == "gpus"
     pod = made["spec"]["template"]["spec"]
     assert pod["nodeSelector"] == {"nvidia.com/gpu.deploy.driver": "true"}
-    assert pod["containers"] == [{"name": "nvidia-driver-ctr", "image": "nvidia/driver:595.91.07-ubuntu24.04"}]
+    (container,) = pod["containers"]
+    assert (container["name"], container["image"]) == ("nvidia-driver-ctr", "nvidia/driver:595.91.07-ubuntu24.04")
+    assert container["readinessProbe"]["exec"]["command"] == ["nvidia-smi"], "a driver that ends at once was never Ready"
+    assert "runtimeClassName" not in pod
+    assert "annotations" not in made["spec"]["template"]["metadata"], "at pace 0 nothing waits"
     assert pod["priorityClassName"] == "system-node-critical"
 
 

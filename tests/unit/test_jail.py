@@ -158,3 +158,31 @@ def test_locked_folders_are_removed_and_links_are_not_followed(tmp_path: Path) -
     rootfs.remove(tmp_path / "pod")
     assert not (tmp_path / "pod").exists()
     assert outside.stat().st_mode & 0o777 == 0o500
+
+
+def jailed(*binds: Bind, path: str | None = None) -> Jail:
+    return Jail("bwrap", binds, {"PATH": path or jail.search_path()}, "/", "pod")
+
+
+def test_a_program_that_is_not_there_is_named_as_runc_names_it() -> None:
+    assert jail.missing(jailed(), "tar") is None
+    assert jail.missing(jailed(), "/bin/sh") is None
+    assert jail.missing(jailed(), "no-such") == 'exec: "no-such": executable file not found in $PATH'
+    assert jail.missing(jailed(), "/bin/no-such") == 'exec: "/bin/no-such": stat /bin/no-such: no such file or directory'
+
+
+def test_what_only_the_jail_can_tell_is_left_to_it() -> None:
+    own = Bind("/pods/1", "/opt", True)
+    assert jail.missing(jailed(own, path="/opt/bin:/usr/bin"), "no-such") is None
+    assert jail.missing(jailed(own), "/opt/own") is None
+    assert jail.missing(jailed(own), "./own") is None
+
+
+def test_what_an_image_lacks_is_hidden_where_it_really_is() -> None:
+    hidden = jail.without(["tar", "no-such"])
+    assert {bind.source for bind in hidden} == {"/dev/null"}
+    assert Path("/bin/tar").resolve() in {Path(bind.dest) for bind in hidden}
+    assert not any("no-such" in bind.dest for bind in hidden)
+    assert jail.missing(jailed(*hidden), "tar") == 'exec: "tar": executable file not found in $PATH'
+    assert jail.missing(jailed(*hidden), "/usr/bin/tar") is not None
+    assert jail.missing(jailed(*hidden), "sh") is None

@@ -77,6 +77,18 @@ def test_how_it_ended(end: Exit, expected: tuple[str, int, int | None]) -> None:
     assert (state["reason"], state["exitCode"], state.get("signal")) == expected
 
 
+def test_a_container_that_passed_its_memory_limit() -> None:
+    state = terminated(Exit(0), "a", "b", "id", oom=True)["terminated"]
+    assert (state["exitCode"], state["reason"]) == (137, "OOMKilled")
+
+
+@pytest.mark.parametrize(("conditions", "expected"), [
+    ([{"type": "Ready", "status": "True"}], True), ([{"type": "Ready", "status": "False"}], False),
+    ([{"type": "Initialized", "status": "True"}], False), ([], False)])
+def test_what_an_object_says_of_being_ready(conditions: list[dict[str, Any]], expected: bool) -> None:
+    assert pod_status.ready({"status": {"conditions": conditions}}) is expected
+
+
 def test_back_off_doubles_to_a_minute() -> None:
     assert [pod_status.backoff(n) for n in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
     assert pod_status.backoff(10_000) == 60

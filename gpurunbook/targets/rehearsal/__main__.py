@@ -27,12 +27,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m gpurunbook.targets.rehearsal", description=__doc__)
     for name in ("kubeconfig", "pki", "pods", "images", "model", "log"):
         parser.add_argument(f"--{name}", type=lambda text: Path(text).absolute(), required=True)
-    parser.add_argument("--nodes", type=lambda text: Path(text).absolute(), help="a List of Nodes to register")
+    for name, text in (("nodes", "a List of Nodes to register"), ("world", "what the rehearsal imitates (world.py)")):
+        parser.add_argument(f"--{name}", type=lambda text: Path(text).absolute(), help=text)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--foreground", action="store_true")
     chosen = parser.parse_args(arguments)
     settings = Settings(chosen.kubeconfig, chosen.port, chosen.pki, chosen.pods, chosen.images, chosen.model,
-                        chosen.nodes)
+                        chosen.nodes, chosen.world)
     os.umask(0o022)
     # A background job of a script inherits these as ignored, and so would every program of every pod.
     for number in (signal.SIGINT, signal.SIGQUIT):

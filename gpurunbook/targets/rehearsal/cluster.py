@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
 import sys
 import tempfile
 from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,9 @@ from gpurunbook.errors import RunbookError
 from gpurunbook.plan import Check, Plan
 from gpurunbook.programs.eksctl import Eksctl
 from gpurunbook.targets import ClusterState, Part, Target, Wishes
-from gpurunbook.targets.rehearsal import images, jail, nodes, weights
+from gpurunbook.targets.rehearsal import images, jail, kwok, nodes, pace, weights
+from gpurunbook.targets.rehearsal.world import World
+from gpurunbook.targets.rehearsal.world import load as load_world
 
 if TYPE_CHECKING:
     from gpurunbook.config import ClusterConfig
@@ -36,9 +38,10 @@ POD_HOST = "gpurunbook.targets.rehearsal"
 """The module whose process serves the nodes' kubelet API."""
 START_LIMIT = 60.0
 """Seconds for kwokctl to start the processes; here it takes 1 to 2."""
-LEASE_SECONDS = 8
-"""How long a killed KWOK keeps its nodes from its successor; kwokctl gives no less than 40."""
-
+WAIT_LIMIT, WAIT_LIMIT_REAL = 60.0, 1800.0
+"""Seconds that anything may take to become ready: at pace 0, and what each unit of pace adds."""
+LEAST_PATIENCE = 0.05
+"""Of AWS's times: what this machine needs itself when nothing is delayed."""
 
 MODEL_PACKAGES = ("torch", "transformers", "bitsandbytes", "accelerate")
 
@@ -49,14 +52,31 @@ class Rehearsal(Target):
     name = "rehearsal"
     programs = ("kubectl", "helm", "kwokctl", "kwok", "etcd", "kube-apiserver", "kube-controller-manager",
                 "kube-scheduler")
-    wait_limit = 60.0
     poll = 0.1
     cannot_show = (
         "EC2, its quotas, its capacity and its bill: nodes appear at once and cost nothing",
-        "image pulls: every image is there",
+        "image pulls: no byte is fetched; with a pace they take as long as they usually do",
         "the GPU, its driver and the operator's operands: their objects are real, what is in them is not",
         "dolly-v2-3b on a GPU: SmolLM2-135M computes on this machine's CPU instead",
     )
+
+    def __init__(self) -> None:
+        self._run_folder: Path | None = None
+
+    @property
+    def wait_limit(self) -> float:
+        paced = load_world(_world_file(self._run_folder)).pace if self._run_folder else 0.0
+        return WAIT_LIMIT + WAIT_LIMIT_REAL * paced
+
+    def describe(self, folder: Path, cluster: ClusterConfig) -> ClusterConfig:
+        self._run_folder = folder
+        return cluster
+
+    def agree(self, cluster: ClusterConfig, wishes: Wishes) -> None:
+        pace.number(wishes.pace)
+
+    def patience(self, run: Run) -> float:
+        return max(load_world(_world_file(run.folder)).pace, LEAST_PATIENCE)
 
     def context(self, run: Run) -> str:
         return f"kwok-{run.id}"
@@ -106,19 +126,25 @@ class Rehearsal(Target):
                                    next="mend what it says, then run this stage again")
 
     def create(self, run: Run, state: ClusterState, wishes: Wishes) -> Plan:
+        world = self._world(run, wishes)
         dead = [p.name for p in state.parts if p.state != "running"]
         port = self._port(run)
         commands: list[Command] = []
         if not weights.ready():
             commands.append(Command((sys.executable, "-m", f"{POD_HOST}.weights"), shown=("python", "-m", f"{POD_HOST}.weights"),
                                     why="prepare the model's weights, once for this machine", limit=300, usual=(5, 30)))
-        if "pod host" in dead:
-            commands.append(self._pod_host(run, port))
         made = (self._work(run) / "kwok.yaml").exists()
+        # One that never came up has nothing to keep, and may have a port that somebody else took.
+        never = bool(set(dead) & set(COMPONENTS)) and (run.journal.last("identity") or {"void": True}).get("void", False)
+        again = made and (never or not run.kubeconfig.exists())  # kwokctl writes it last, and `start` not at all
+        if again:  # a pod host that has registered its nodes would not do so again
+            commands += [step for kill in self._end_pod_hosts(run) for step in (kill, _ended(kill.argv[1]))]
+        if again or "pod host" in dead:
+            commands.append(self._pod_host(run, port))
         create = self._kwokctl(run, "create", "cluster", f"--config={self._folder(run) / 'kwok.yaml'}",
                                f"--kubeconfig={run.kubeconfig}",
                                why="start the control plane: etcd, API server, scheduler, controllers, KWOK")
-        if made and not run.kubeconfig.exists():  # kwokctl writes it last, and `start` not at all
+        if again:
             commands += [self._kwokctl(run, "delete", "cluster", f"--kubeconfig={run.kubeconfig}",
                                        why="remove what an interrupted start left of the control plane"), create]
         elif set(dead) & set(COMPONENTS) and made:
@@ -135,23 +161,30 @@ class Rehearsal(Target):
             reason = f"no cluster yet: start the pod host and the control plane; {len(state.missing)} nodes will register"
         else:
             reason = f"not running: {', '.join(dead) or 'none'}; missing nodes: {', '.join(state.missing) or 'none'}"
-        files = self._files(run, state, port, wishes.stuck_taint) if commands else {}
+        files = self._files(run, state, port, wishes.stuck_taint, world) if commands else {}
         return run.plan(commands, reason, files=files, elsewhere=(
             Eksctl().create_cluster(run.cluster.path, Path("./kubeconfig.cluster.yaml"), shown_config="./cluster.yaml"),))
 
-    def _files(self, run: Run, state: ClusterState, port: int, stuck_taint: bool) -> dict[Path, str]:
-        """What the commands read: kwokctl's configuration with KWOK's Stages, and the missing nodes."""
-        manifest = nodes.manifest(run.cluster, port, uninitialized_taint=stuck_taint)
+    def _files(self, run: Run, state: ClusterState, port: int, stuck_taint: bool,
+               world: World) -> dict[Path, str]:
+        """What the commands read: the world, kwokctl's configuration with KWOK's Stages, and the missing nodes."""
+        manifest = nodes.manifest(run.cluster, port, uninitialized_taint=stuck_taint, world=world)
         missing = manifest | {"items": [n for n in manifest["items"] if n["metadata"]["name"] in state.missing]}
-        return {self._sockets(run) / "run": f"{run.folder}\n",
+        return {_world_file(run.folder): world.text(),
+                self._sockets(run) / "run": f"{run.folder}\n",
                 self._folder(run) / "nodes.json": json.dumps(manifest, indent=1),
                 self._folder(run) / "missing-nodes.json": json.dumps(missing, indent=1),
-                self._folder(run) / "kwok.yaml": yaml.safe_dump_all([self._configuration(run), *self._stages(run)])}
+                self._folder(run) / "kwok.yaml": self._kwok(run, world)}
+
+    def _world(self, run: Run, wishes: Wishes) -> World:
+        """What a drill left for this run, else the plain one; with the wished pace, and a seed of the run's own."""
+        found, wished = load_world(_world_file(run.folder)), pace.number(wishes.pace)
+        seed = int(hashlib.sha256(run.id.encode()).hexdigest()[:8], 16)
+        return replace(found, pace=wished or found.pace, seed=found.seed or seed)
 
     def delete(self, run: Run, state: ClusterState) -> Plan:
-        hosts = [p for p in processes.of_runs(run.folder) if p.name == POD_HOST]
         # The pod host goes first: it ends its pods before the API server they report to is gone.
-        commands = [Command(("kill", str(p.pid)), why="stop the pod host, and with it every pod", limit=10) for p in hosts]
+        commands = self._end_pod_hosts(run)
         if self._work(run).exists():
             commands.append(self._kwokctl(run, "delete", "cluster", f"--kubeconfig={run.kubeconfig}",
                                           why="stop the control plane and remove its data"))
@@ -194,14 +227,16 @@ class Rehearsal(Target):
         known = run.journal.last("pod_host")
         if known:
             return int(known["port"])
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        [port] = kwok.free_ports(1)
         if run.stage == "provision":
             run.journal.append("pod_host", port=port)
         return port
 
     # Commands and configuration
+
+    def _end_pod_hosts(self, run: Run) -> list[Command]:
+        return [Command(("kill", str(p.pid)), why="stop the pod host, and with it every pod", limit=10)
+                for p in processes.of_runs(run.folder) if p.name == POD_HOST]
 
     def _kwokctl(self, run: Run, *args: str, why: str) -> Command:
         return Command((run.program("kwokctl"), *args[:2], f"--name={run.id}", *args[2:]),
@@ -212,46 +247,21 @@ class Rehearsal(Target):
         folder = self._folder(run)
         args = ("-m", POD_HOST, f"--kubeconfig={run.kubeconfig}", f"--port={port}", f"--pki={folder / 'pki'}",
                 f"--pods={folder / 'pods'}", f"--images={run.manifest('rehearsal', 'images.yaml')}",
-                f"--model={weights.folder()}", f"--nodes={folder / 'nodes.json'}", f"--log={folder / 'pod-host.log'}")
+                f"--model={weights.folder()}", f"--nodes={folder / 'nodes.json'}", f"--world={_world_file(run.folder)}",
+                f"--log={folder / 'pod-host.log'}")
         return Command((sys.executable, *args), shown=("python", *args), limit=20, usual=(0.5, 2),
                        why="start the pod host: it registers the nodes and answers for their kubelets")
 
-    def _configuration(self, run: Run) -> dict[str, Any]:
-        socket_url = f"unix://{self._sockets(run) / 'etcd.sock'}"
-        pki = self._folder(run) / "pki"
-        binaries = {"etcdBinary": "etcd", "kubeApiserverBinary": "kube-apiserver", "kubectlBinary": "kubectl",
-                    "kubeControllerManagerBinary": "kube-controller-manager", "kubeSchedulerBinary": "kube-scheduler",
-                    "kwokControllerBinary": "kwok"}
-        flags = {
-            # A rehearsal's data need not outlive a power cut; it does outlive kill -9.
-            "etcd": [("listen-client-urls", socket_url, True), ("unsafe-no-fsync", "true", False)],
-            "kube-apiserver": [("etcd-servers", socket_url, True),
-                               ("kubelet-preferred-address-types", "InternalIP", False),
-                               ("kubelet-certificate-authority", str(pki / "ca.crt"), False),
-                               ("kubelet-client-certificate", str(pki / "apiserver-client.crt"), False),
-                               ("kubelet-client-key", str(pki / "apiserver-client.key"), False)],
-            # One of each: waiting for the lease of a killed predecessor would only cost 15 seconds.
-            "kube-scheduler": [("leader-elect", "false", False)],
-            "kube-controller-manager": [("leader-elect", "false", False)],
-            "kwok-controller": [("node-lease-duration-seconds", str(LEASE_SECONDS), True)],
-        }
-        return {
-            "apiVersion": "config.kwok.x-k8s.io/v1alpha1", "kind": "KwokctlConfiguration",
-            "options": {"runtime": "binary", "bindAddress": "127.0.0.1"}
-                       | {option: run.program(name) for option, name in binaries.items()},
-            "componentsPatches": [{"name": name, "extraArgs": [{"key": k, "value": v, "override": o} for k, v, o in args]}
-                                  for name, args in flags.items()],
-        }
+    def _kwok(self, run: Run, world: World) -> str:
+        """kwokctl's configuration, and KWOK's Stages."""
+        programs = {option: run.program(name) for option, name in kwok.BINARIES.items()}
+        ours = images.load(run.manifest("rehearsal", "images.yaml"), world.images)
+        return yaml.safe_dump_all([kwok.configuration(programs, self._sockets(run), self._folder(run) / "pki"),
+                                   *kwok.stages(run.manifest("rehearsal", "stages.yaml"), ours, world)])
 
-    def _stages(self, run: Run) -> list[dict[str, Any]]:
-        """KWOK's Stages, told to leave alone the pods whose image the pod host runs."""
-        ours = sorted(images.load(run.manifest("rehearsal", "images.yaml")))
-        stages: list[dict[str, Any]] = list(yaml.safe_load_all(run.manifest("rehearsal", "stages.yaml").read_text()))
-        for stage in stages:
-            if stage["spec"]["resourceRef"]["kind"] == "Pod":
-                stage["spec"]["selector"]["matchExpressions"].append(
-                    {"key": ".spec.containers.[].image", "operator": "NotIn", "values": ours})
-        return stages
+
+def _world_file(folder: Path) -> Path:
+    return folder / "rehearsal" / "world.json"
 
 
 def _explain(log: Path) -> str:
@@ -259,6 +269,10 @@ def _explain(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     errors = [line for line in lines if line.startswith(("E", "F")) or '"level":"fatal"' in line or "error:" in line.lower()]
     return (errors or lines or ["its log is empty"])[-1].strip()[:400]
+
+
+def _ended(pid: str) -> Command:
+    return Command(("tail", f"--pid={pid}", "-f", "/dev/null"), why="wait until it has ended and its port is free", limit=30)
 
 
 def _try(name: str, question: Any, evidence: str) -> Check:

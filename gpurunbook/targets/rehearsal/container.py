@@ -6,17 +6,19 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
-from gpurunbook.targets.rehearsal import probes, rootfs, spec
+from gpurunbook.targets.rehearsal import memory, probes, rootfs, spec
 from gpurunbook.targets.rehearsal.api import Object
 from gpurunbook.targets.rehearsal.images import Image
-from gpurunbook.targets.rehearsal.jail import Bind, Jail, interpreter, search_path, uid_for
+from gpurunbook.targets.rehearsal.jail import Bind, Jail, interpreter, search_path, uid_for, without
 from gpurunbook.targets.rehearsal.logs import LogFile
 from gpurunbook.targets.rehearsal.mounts import Mounts
 from gpurunbook.targets.rehearsal.pod_status import ContainerState, lost, now, running, terminated, waiting
 from gpurunbook.targets.rehearsal.process import Exit, Process
+from gpurunbook.targets.rehearsal.world import World
 
 IDLE = ["/bin/sleep", "infinity"]
 KEPT_LOGS = 2  # the newest, and the one before for `kubectl logs --previous`
@@ -31,13 +33,27 @@ class Machine:
     pods: Path
     model: Path
     images: Mapping[str, Image]
+    world: World = field(default_factory=World)
+
+
+class Record(Protocol):
+    """Says something about the container as a v1 Event."""
+
+    def __call__(self, reason: str, message: str, *, warning: bool = False) -> None: ...
 
 
 class Container:
-    """A container of a pod whose image runs for real. Its `state` is what the pod's status says."""
+    """A container of a pod whose image runs for real. Its `state` is what the pod's status says.
 
-    def __init__(self, machine: Machine, pod: Object, entry: Object, changed: Callable[[], None]) -> None:
+    Args:
+        field: its path in the pod, as events name it.
+        cut: exec streams into it break.
+    """
+
+    def __init__(self, machine: Machine, pod: Object, entry: Object, field: str, changed: Callable[[], None],
+                 record: Record, *, cut: bool = False) -> None:
         self.entry, self.image = entry, machine.images.get(entry["image"])
+        self.field, self.record, self.cut = field, record, cut
         self.name: str = entry["name"]
         self.state = ContainerState(self.name, entry["image"])
         self.uid = uid_for(pod["metadata"]["uid"])
@@ -47,6 +63,7 @@ class Container:
         self._machine, self._pod = machine, pod
         self._folder: Path = machine.pods / pod["metadata"]["uid"] / self.name
         self._process: Process | None = None
+        self._oom = False
 
     def log(self, *, previous: bool = False) -> Path:
         """The log of the newest start, or of the one before."""
@@ -65,8 +82,12 @@ class Container:
         elif self.state.state.get("waiting", {}).get("reason") == "CrashLoopBackOff":
             self.state.state = self.state.last
 
-    async def run(self, volumes: Mapping[str, spec.Volume], maps: Mapping[str, Object]) -> None:
+    async def run(self, volumes: Mapping[str, spec.Volume], maps: Mapping[str, Object],
+                  more: Mapping[str, str]) -> None:
         """Start it with fresh files, and wait for its end, which is then its `state`.
+
+        Args:
+            more: variables that win over the pod's own.
 
         Raises:
             NotNow: it cannot be made as things are.
@@ -74,7 +95,7 @@ class Container:
         if self.image is None:
             raise spec.NotNow("ErrImagePull", f"{self.entry['image']} is not in the rehearsal's image map; a pod is "
                                               "simulated as a whole or runs for real as a whole")
-        variables = spec.environment(self._pod, self.entry, self.image, maps)
+        variables = {**spec.environment(self._pod, self.entry, self.image, maps), **more}
         words = spec.command(self.entry, self.image, variables) or IDLE
         self.jail = self._jail(self.image, volumes, variables)
         log = LogFile(self.log())
@@ -89,19 +110,38 @@ class Container:
         self.state.state, self.state.ready = running(started), not probes.has(self.entry, "readinessProbe")
         self.running.set()
         self.changed()
-        probing = asyncio.create_task(probes.watch(self))
+        self._oom = False
+        self.record("Created", "Container created")
+        self.record("Started", "Container started")
+        watching = [asyncio.create_task(probes.watch(self)), asyncio.create_task(self._hold())]
         try:
             end = await self._drain(process, log)
-            self.state.state = terminated(end, started, now(), self.state.container_id)
+            self.state.state = terminated(end, started, now(), self.state.container_id, oom=self._oom)
         finally:
-            probing.cancel()
-            process.kill()
+            for task in watching:
+                task.cancel()
+            # What was started by exec goes with the container, as with its process table.
+            for one in self._processes():
+                one.kill()
             await process.wait()
             process.close()
             log.close()
             self._process, self.state.ready = None, False
             self.running.clear()
             self.changed()
+
+    def _processes(self) -> list[Process]:
+        """Its program, and all that exec and probes have started in it."""
+        return [process for process in Process.alive if process.jail is self.jail]
+
+    async def _hold(self) -> None:
+        """Kill all of it when it uses more memory than its limit."""
+        most = memory.limit(self.entry)
+        if most is not None:
+            await memory.exceeded(lambda: [one.init for one in self._processes() if one.init is not None], most)
+            self._oom = True
+            for process in self._processes():
+                process.kill()
 
     @staticmethod
     async def _drain(process: Process, log: LogFile) -> Exit:
@@ -118,6 +158,7 @@ class Container:
         workdir = self.entry.get("workingDir") or image.workdir
         binds = [Bind(str(path), dest) for dest, path in rootfs.make_etc(pod / "etc", metadata["name"]).items()]
         binds += [Bind(path, path) for path in interpreter()]
+        binds += without(image.lacks)
         if image.model is not None:
             binds.append(Bind(str(machine.model), image.model))
         for volume, below, dest, writable in spec.mounts(self.entry, volumes):
@@ -143,7 +184,8 @@ class Container:
             self._process.terminate(number)
 
     async def end(self) -> None:
-        """SIGTERM, the pod's grace period, SIGKILL."""
+        """SIGTERM, the pod's grace period, SIGKILL: what a failed liveness probe asks for."""
+        self.record("Killing", f"Container {self.name} failed liveness probe, will be restarted")
         self.signal()
         if self._process is not None:
             grace = self._pod["spec"].get("terminationGracePeriodSeconds", 30)

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from gpurunbook.targets.rehearsal.jail import Jail
+from gpurunbook.targets.rehearsal.jail import Jail, missing
 from gpurunbook.targets.rehearsal.process import Exit, Process, chunks, write_all
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 LARGEST_FRAME = 64 << 20  # bytes: the Python client sends what it is given in one frame
+CUT_AFTER = 1 << 16  # bytes of input that a stream takes which is about to break
 END_OF_TRANSMISSION = b"\x04"  # what a terminal reads as the end of input
 
 
@@ -37,6 +39,22 @@ def outcome(end: Exit) -> dict[str, Any]:
 def failure(message: str) -> dict[str, Any]:
     """The metav1.Status of an exec that could not start; kubectl prints the message and ends with 1."""
     return {"metadata": {}, "status": "Failure", "reason": "InternalError", "message": message, "code": 500}
+
+
+def not_found(said: str, start: str) -> dict[str, Any]:
+    """The metav1.Status of a program that is not in the container, as containerd words it; kubectl ends with 1.
+
+    Args:
+        said: runc's words.
+        start: a number of this exec's own, in hexadecimal.
+    """
+    return failure("Internal error occurred: error executing command in container: failed to exec in container: "
+                   f'failed to start exec "{start}": OCI runtime exec failed: exec failed: unable to start container '
+                   f"process: {said}: unknown")
+
+
+class Cut(Exception):
+    """The stream breaks here."""
 
 
 def flag(request: web.Request, *names: str) -> bool:
@@ -64,21 +82,30 @@ async def send_status(socket: web.WebSocketResponse, status: dict[str, Any]) -> 
     await socket.close()
 
 
-async def run(request: web.Request, socket: web.WebSocketResponse, jail: Jail) -> None:
-    """Run the query's command until it has ended or the client has gone."""
-    tty = flag(request, "tty")
+async def run(request: web.Request, socket: web.WebSocketResponse, jail: Jail, *, cut: bool = False) -> None:
+    """Run the query's command until it has ended or the client has gone.
+
+    Args:
+        cut: the stream breaks: half of the first output is sent, and no status, so that kubectl ends with 0. So it does
+            after 64 KiB of input, and when the command ends without a word. Here the command ends with its stream.
+    """
+    tty, command = flag(request, "tty"), request.query.getall("command")
+    if (said := missing(jail, command[0])) is not None:
+        return await send_status(socket, not_found(said, secrets.token_hex(32)))
     try:
-        process = Process.start(jail, request.query.getall("command"), stdin=flag(request, "input", "stdin"), tty=tty)
+        process = Process.start(jail, command, stdin=flag(request, "input", "stdin"), tty=tty)
     except OSError as error:
         return await send_status(socket, failure(f"the command could not be started: {error}"))
-    client = asyncio.create_task(_receive(socket, process, tty))
-    program = asyncio.create_task(_send(socket, process))
+    client = asyncio.create_task(_receive(socket, process, tty, CUT_AFTER if cut else None))
+    program = asyncio.create_task(_send(socket, process, cut=cut))
     try:
         await asyncio.wait({client, program}, return_when=asyncio.FIRST_COMPLETED)
         if client.done():
             client.result()
         else:
             await send_status(socket, outcome(program.result()))
+    except* Cut:
+        await socket.close()
     except* ConnectionError:
         pass  # the client has gone: so goes the command
     finally:
@@ -89,21 +116,27 @@ async def run(request: web.Request, socket: web.WebSocketResponse, jail: Jail) -
         process.close()
 
 
-async def _send(socket: web.WebSocketResponse, process: Process) -> Exit:
+async def _send(socket: web.WebSocketResponse, process: Process, *, cut: bool) -> Exit:
     async def pump(descriptor: int | None, channel: int) -> None:
         if descriptor is not None:
             prefix = bytes([channel])
             async for data in chunks(descriptor):
-                await socket.send_bytes(prefix + data)
+                await socket.send_bytes(prefix + (data[:len(data) // 2] if cut else data))
+                if cut:
+                    raise Cut
 
     async with asyncio.TaskGroup() as pumps:
         pumps.create_task(pump(process.stdout, STDOUT))
         pumps.create_task(pump(process.stderr, STDERR))
-    return await process.wait()
+    end = await process.wait()
+    if cut:
+        raise Cut
+    return end
 
 
-async def _receive(socket: web.WebSocketResponse, process: Process, tty: bool) -> None:
-    """Until the client closes the connection."""
+async def _receive(socket: web.WebSocketResponse, process: Process, tty: bool, most: int | None) -> None:
+    """Until the client closes the connection. Raises Cut after `most` bytes of input."""
+    taken = 0
     async for message in socket:
         # The Python client sends str as text frames.
         frame: bytes = message.data.encode() if message.type is WSMsgType.TEXT else message.data
@@ -111,6 +144,9 @@ async def _receive(socket: web.WebSocketResponse, process: Process, tty: bool) -
             continue
         channel, data = frame[0], frame[1:]
         if channel == STDIN and process.stdin is not None:
+            taken += len(data)
+            if most is not None and taken > most:
+                raise Cut
             try:
                 await write_all(process.stdin, data)
             except OSError:

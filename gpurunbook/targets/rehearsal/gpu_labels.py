@@ -35,6 +35,7 @@ GPU_MARKS = tuple(f"{NFD}pci-{device}.present" for device in ("10de", "0302_10de
 
 # For a node that does not say what it runs; only the shape of the kernel's name matters here.
 UBUNTU, UBUNTU_KERNEL = ("ubuntu", "24.04"), "6.14.0-1018-aws"
+BOTTLEROCKET = "1.50.0"
 
 
 class Architecture(NamedTuple):
@@ -66,8 +67,8 @@ def is_gpu_node(labels: Labels) -> bool:
     return any(labels.get(mark) == "true" for mark in GPU_MARKS)
 
 
-def nfd(node: Object) -> Labels:
-    """NFD's labels, with the settings of NVIDIA's chart: PCI vendors, kernel, operating system."""
+def nfd(node: Object, *, pci: bool = True) -> Labels:
+    """NFD's labels, with the settings of NVIDIA's chart: PCI vendors (`pci`: the GPU's too), kernel, operating system."""
     info = node.get("status", {}).get("nodeInfo", {})
     os_id, os_version = _os_release(info.get("osImage", ""))
     kernel = info.get("kernelVersion", "")
@@ -78,9 +79,9 @@ def nfd(node: Object) -> Labels:
                for part, value in zip(("major", "minor", "revision"), found.groups(), strict=True)}
     labels |= {f"{OS_VERSION}.{part}": value
                for part, value in zip(("major", "minor"), os_version.split("."), strict=False)}
-    if node.get("spec", {}).get("providerID", "").startswith("aws://"):
+    if GPUS in node["metadata"].get("annotations", {}):  # a node of cluster.yaml's, placed by a cloud controller or not
         labels[f"{NFD}pci-1d0f.present"] = "true"  # Amazon's own network adapter, on CPU nodes too
-    if gpus(node):
+    if gpus(node) and pci:
         labels[GPU_MARKS[0]] = "true"
     return labels
 
@@ -133,4 +134,6 @@ def _os_release(image: str) -> tuple[str, str]:
         return "ubuntu", found[1]
     if found := re.search(r"Amazon Linux (\d+)", image):
         return "amzn", found[1]
+    if image.startswith("Bottlerocket"):
+        return "bottlerocket", BOTTLEROCKET
     return UBUNTU

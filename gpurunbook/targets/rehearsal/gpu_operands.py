@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gpurunbook.targets.rehearsal.gpu_labels import DEPLOY, OS_ID, OS_VERSION, Object
+from gpurunbook.targets.rehearsal import pace
+from gpurunbook.targets.rehearsal.gpu_labels import DEPLOY, OS_ID, OS_VERSION, Object, is_gpu_node
+from gpurunbook.targets.rehearsal.world import PLAIN, World
 
 HASH = "nvidia.com/last-applied-hash"
+HELD_BY, HELD_ON = "gpurunbook.dev/held-by", "gpurunbook.dev/held-on"
+"""Annotations of a pod that KWOK leaves waiting (stages.yaml): for what, and on which nodes."""
+RUNTIME, VALIDATION = "runtime", "driver-validation"
 EFFECTS = ("NoSchedule", "NoExecute")
 # The DaemonSet controller adds these to every pod it makes.
 ALWAYS_TOLERATED = [{"key": f"node.kubernetes.io/{key}", "operator": "Exists"} for key in (
@@ -29,6 +35,8 @@ class Operand:
         container: name of the container.
         init: names of the init containers; on a real node they hold the pod until what they name is done.
         wave: made when all operands of lower waves are Ready on their nodes.
+        starts, takes: in pace.USUAL: until its containers run, and from there until it is Ready.
+        runtime: its pods ask for the runtime class `nvidia`.
     """
 
     name: str
@@ -37,31 +45,42 @@ class Operand:
     container: str
     init: tuple[str, ...]
     wave: int
+    starts: str
+    takes: str
+    runtime: bool = True
 
 
-DRIVER = Operand("nvidia-driver-daemonset", "driver", "driver", "nvidia-driver-ctr", ("k8s-driver-manager",), 0)
+DRIVER = Operand("nvidia-driver-daemonset", "driver", "driver", "nvidia-driver-ctr", ("k8s-driver-manager",), 0,
+                 "driver manager", "driver", runtime=False)
+TOOLKIT = Operand("nvidia-container-toolkit-daemonset", "toolkit", "container-toolkit", "nvidia-container-toolkit-ctr",
+                  (VALIDATION,), 1, "driver validation", "toolkit", runtime=False)
 PLUGIN = Operand("nvidia-device-plugin-daemonset", "devicePlugin", "device-plugin", "nvidia-device-plugin",
-                 ("toolkit-validation",), 3)
+                 ("toolkit-validation",), 3, "toolkit validation", "device plug-in")
 GFD = Operand("gpu-feature-discovery", "gfd", "gpu-feature-discovery", "gpu-feature-discovery",
-              ("toolkit-validation",), 3)
+              ("toolkit-validation",), 3, "toolkit validation", "gfd")
 
 OPERANDS = (
     DRIVER,
-    Operand("nvidia-container-toolkit-daemonset", "toolkit", "container-toolkit", "nvidia-container-toolkit-ctr",
-            ("driver-validation",), 1),
+    TOOLKIT,
     Operand("nvidia-operator-validator", "validator", "operator-validator", "nvidia-operator-validator",
-            ("driver-validation", "toolkit-validation", "cuda-validation", "plugin-validation"), 2),
+            (VALIDATION, "toolkit-validation", "cuda-validation", "plugin-validation"), 2, "validation", "validator"),
     PLUGIN,
     Operand("nvidia-dcgm-exporter", "dcgmExporter", "dcgm-exporter", "nvidia-dcgm-exporter",
-            ("toolkit-validation",), 3),
+            ("toolkit-validation",), 3, "toolkit validation", "dcgm exporter"),
     GFD,
-    Operand("nvidia-mig-manager", "migManager", "mig-manager", "nvidia-mig-manager", ("toolkit-validation",), 3),
+    Operand("nvidia-mig-manager", "migManager", "mig-manager", "nvidia-mig-manager", ("toolkit-validation",), 3,
+            "toolkit validation", "mig manager"),
 )
 
 
 def enabled(policy: Object) -> list[Operand]:
     """The operands that the policy asks for, in the operator's order. What it does not mention is on."""
-    return [operand for operand in OPERANDS if policy["spec"].get(operand.key, {}).get("enabled", True)]
+    return [operand for operand in OPERANDS if is_enabled(policy, operand)]
+
+
+def is_enabled(policy: Object, operand: Operand) -> bool:
+    found: bool = policy["spec"].get(operand.key, {}).get("enabled", True)
+    return found
 
 
 def namespace(policy: Object) -> str:
@@ -87,20 +106,59 @@ def image(policy: Object, operand: Operand, os_labels: dict[str, str]) -> str:
     tag = part.get("version", "unknown")
     if operand is DRIVER:
         tag += f"-{os_labels.get(OS_ID, 'unknown')}{os_labels.get(OS_VERSION, '')}"
-    return f"{part.get('repository', 'nvidia')}/{part.get('image', operand.name)}:{tag}"
+    return _image(part, operand.name, tag)
 
 
-def daemonset(policy: Object, operand: Operand, os_labels: dict[str, str]) -> Object:
+def init_image(policy: Object, name: str) -> str:
+    """The image of an init container: the driver's manager has its own, all validations are the validator's."""
+    spec = policy["spec"]
+    part = spec.get("driver", {}).get("manager", {}) if name == "k8s-driver-manager" else spec.get("validator", {})
+    return _image(part, name, part.get("version", "unknown"))
+
+
+def _image(part: Object, name: str, tag: str) -> str:
+    return f"{part.get('repository', 'nvidia')}/{part.get('image', name)}:{tag}"
+
+
+def held(policy: Object, operand: Operand, nodes: Iterable[Object]) -> dict[str, str]:
+    """Annotations of an operand whose pods cannot start on some nodes; empty where all can.
+
+    Ubuntu's images bring neither driver nor toolkit, those of Amazon Linux and Bottlerocket for NVIDIA bring both. Where
+    nobody installs the toolkit, containerd has no runtime `nvidia` and makes no sandbox for a pod that asks for it;
+    where nobody installs the driver, the toolkit's init container waits for it, and so there is no runtime either.
+    """
+    no_driver, no_toolkit = (not is_enabled(policy, part) for part in (DRIVER, TOOLKIT))
+    if operand is TOOLKIT and no_driver:
+        why = VALIDATION
+    elif operand.runtime and (no_driver or no_toolkit):
+        why = RUNTIME
+    else:
+        return {}
+    on = sorted(node["metadata"]["name"] for node in nodes if is_gpu_node(node["metadata"].get("labels", {}))
+                and node["status"].get("nodeInfo", {}).get("osImage", "").startswith("Ubuntu"))
+    return {HELD_BY: why, HELD_ON: ",".join(on)} if on else {}
+
+
+def daemonset(policy: Object, operand: Operand, os_labels: dict[str, str], nodes: Iterable[Object] = (),
+              world: World = PLAIN) -> Object:
     """The operand's DaemonSet. Its annotation `nvidia.com/last-applied-hash` changes with anything else in it."""
     settings = policy["spec"].get("daemonsets", {})
     labels = {"app": operand.name}
-    container_image = image(policy, operand, os_labels)
-    pod = {
+    pod: Object = {
         "nodeSelector": {DEPLOY + operand.deploy: "true"},
         "tolerations": settings.get("tolerations", []),
-        "initContainers": [{"name": name, "image": container_image} for name in operand.init],
-        "containers": [{"name": operand.container, "image": container_image}],
+        "initContainers": [{"name": name, "image": init_image(policy, name)} for name in operand.init],
+        "containers": [{"name": operand.container, "image": image(policy, operand, os_labels)}],
     }
+    if operand is DRIVER:
+        # Where a drill gives the pod host this image: a driver that ends at once was never Ready. The real one has this
+        # as a startup probe, which the pod host does not know.
+        pod["containers"][0]["readinessProbe"] = {"exec": {"command": ["nvidia-smi"]}, "periodSeconds": 10}
+    if operand.runtime:
+        pod["runtimeClassName"] = class_name(policy)
+    notes = held(policy, operand, nodes)
+    for key, what in ((pace.STARTS, operand.starts), (pace.TAKES, operand.takes)) if world.pace else ():
+        notes |= {key: pace.duration(pace.seconds(what, world, operand.name))}
     if priority := settings.get("priorityClassName"):
         pod["priorityClassName"] = priority
     made: Object = {
@@ -115,7 +173,7 @@ def daemonset(policy: Object, operand: Operand, os_labels: dict[str, str]) -> Ob
         "spec": {
             "selector": {"matchLabels": labels},
             "updateStrategy": {"type": "OnDelete" if operand is DRIVER else "RollingUpdate"},
-            "template": {"metadata": {"labels": labels}, "spec": pod},
+            "template": {"metadata": {"labels": labels, **({"annotations": notes} if notes else {})}, "spec": pod},
         },
     }
     digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
@@ -123,9 +181,15 @@ def daemonset(policy: Object, operand: Operand, os_labels: dict[str, str]) -> Ob
     return made
 
 
+def class_name(policy: Object) -> str:
+    """The runtime class's name, `nvidia` unless the chart's values say otherwise."""
+    name: str = policy["spec"].get("operator", {}).get("runtimeClass") or "nvidia"
+    return name
+
+
 def runtime_class(policy: Object) -> Object:
-    """The RuntimeClass (`nvidia`) by which a pod asks for NVIDIA's container runtime."""
-    name = policy["spec"].get("operator", {}).get("runtimeClass", "nvidia")
+    """The RuntimeClass by which a pod asks for NVIDIA's container runtime."""
+    name = class_name(policy)
     return {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "handler": name, "metadata": {
         "name": name, "labels": {"app.kubernetes.io/component": "gpu-operator"}, "ownerReferences": [owner(policy)]}}
 

@@ -5,15 +5,22 @@ runs in those pods. This module does what those programs do to the API, for any 
 node labels, the operator's labels, RuntimeClass and operand DaemonSets, one after the other, GPU feature discovery's
 labels, `nvidia.com/gpu` in the nodes' capacity and allocatable, the policy's status, and events about it.
 
+Pods are Ready when their status says so, whoever runs them: KWOK, or the pod host where a drill gives it their image.
+Two things are as on a real node whatever a drill says: without the toolkit no pod of runtime class `nvidia` gets a
+sandbox on Ubuntu, and without the driver the toolkit waits for it (gpu_operands.held, sandbox.py).
+
 What it does not simulate:
 
-- time: on a real node the driver alone takes minutes; here a step takes as long as KWOK's pods;
-- failure: no driver that does not compile, no validator that waits; every pod that is scheduled becomes Ready;
+- time, unless the run has a pace (pace.py): else a step takes as long as KWOK's pods. With one, each operand takes its
+  usual time after those of the wave before it; the real ones start together and wait for each other in init containers;
+- failures of its own: a driver that does not compile, GPUs that are unhealthy and an NFD that sees no GPU are drills'
+  (world.py); what a broken driver means for a pod that computes is the pod host's;
 - the validator's own last step: on a real node its pod becomes Ready after the device plugin's, here before it, and
   the validation pods that it starts are not made;
 - the operands' service accounts, volumes, commands, services and monitors; MIG, vGPU, sandboxes, DRA (GPUCluster),
-  driver upgrades, NVIDIADriver objects, the operands that are off by default;
+  NVIDIADriver objects, the operands that are off by default; of driver upgrades only the restart of a pod that fails;
 - the kubelet's five minutes: it reports capacity for a while after a device plugin is gone, here both become 0 at once;
+- another device plugin beside the operator's: it is left alone, and changes no capacity;
 - leftovers: a real uninstall leaves the operator's own node labels; here they go;
 - a moment of `ready` before NFD has labelled the nodes, which the real operator reports; here it is `notReady`.
 """
@@ -29,16 +36,20 @@ from datetime import UTC, datetime
 
 import aiohttp
 
+from gpurunbook.targets.rehearsal import sandbox
 from gpurunbook.targets.rehearsal.api import Api, ApiError, Object
+from gpurunbook.targets.rehearsal.gpu_health import ill
 from gpurunbook.targets.rehearsal.gpu_labels import OS_ID, PRESENT
-from gpurunbook.targets.rehearsal.gpu_operands import GFD, PLUGIN
+from gpurunbook.targets.rehearsal.gpu_operands import DRIVER, GFD, PLUGIN
 from gpurunbook.targets.rehearsal.gpu_plan import NFD_WORKER, POLICIES, RUNTIME_CLASSES, Change, Cluster, plan
+from gpurunbook.targets.rehearsal.world import PLAIN, World
 
 log = logging.getLogger(__name__)
 
 NODES, PODS, DAEMONSETS = "/api/v1/nodes", "/api/v1/pods", "/apis/apps/v1/daemonsets"
 CRDS, JOBS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "/apis/batch/v1/jobs"
-SELECTED_PODS = (",".join(f"{key}={value}" for key, value in NFD_WORKER.items()), f"app in ({PLUGIN.name},{GFD.name})")
+SELECTED_PODS = (",".join(f"{key}={value}" for key, value in NFD_WORKER.items()),
+                 f"app in ({DRIVER.name},{PLUGIN.name},{GFD.name})")
 
 SETTLE = 0.02
 """Seconds to wait after an event, so that one look answers the events that come with it."""
@@ -48,7 +59,7 @@ HOPELESS = (400, 422)
 """Answers that no waiting cures: the request itself is wrong."""
 
 
-async def run(api: Api) -> None:
+async def run(api: Api, world: World = PLAIN) -> None:
     """Play the operator until cancelled; never returns.
 
     May start before or after the chart is installed, and again at any time: every look starts from what the API server
@@ -57,7 +68,7 @@ async def run(api: Api) -> None:
     Raises:
         ExceptionGroup: of ApiError, when the server calls one of our requests malformed.
     """
-    changed, doomed = asyncio.Event(), set[str]()
+    changed, doomed, first = asyncio.Event(), set[str](), dict[str, str]()
     changed.set()
     async with asyncio.TaskGroup() as group:
         group.create_task(_notice(api, changed, NODES, _node_state))
@@ -66,6 +77,7 @@ async def run(api: Api) -> None:
         for selector in SELECTED_PODS:
             group.create_task(_notice(api, changed, PODS, labelSelector=selector))
         group.create_task(_clean_up_jobs(api, changed, doomed))
+        group.create_task(sandbox.report(api))
         delay = RETRY
         while True:
             await changed.wait()
@@ -73,7 +85,7 @@ async def run(api: Api) -> None:
             changed.clear()
             try:
                 await _delete_crds(api, doomed)
-                await _reconcile(api)
+                await _reconcile(api, world, first)
                 delay = RETRY
             except (aiohttp.ClientError, TimeoutError, ApiError) as error:
                 if isinstance(error, ApiError) and error.status in HOPELESS:
@@ -95,9 +107,10 @@ async def observe(api: Api) -> Cluster:
     return Cluster(policies, nodes, daemonsets, pods, runtime_classes)
 
 
-async def _reconcile(api: Api) -> None:
+async def _reconcile(api: Api, world: World, first: dict[str, str]) -> None:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    for change in plan(await observe(api), now):
+    cluster = await observe(api)
+    for change in plan(cluster, now, world, ill(cluster, first, world.since) if world.unhealthy else ()):
         log.debug("%s %s %s", change.verb, change.path, change.body)
         await _make(api, change)
 

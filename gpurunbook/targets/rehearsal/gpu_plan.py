@@ -5,14 +5,17 @@ Level-triggered: the plan of a cluster that is as it should be is empty.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
 from gpurunbook.targets.rehearsal import gpu_labels as node_labels
 from gpurunbook.targets.rehearsal.gpu_labels import Labels, Object
 from gpurunbook.targets.rehearsal.gpu_operands import (
+    DRIVER,
     GFD,
     HASH,
+    HELD_ON,
     OPERANDS,
     PLUGIN,
     daemonset,
@@ -23,7 +26,10 @@ from gpurunbook.targets.rehearsal.gpu_operands import (
     runs_on,
     runtime_class,
 )
+from gpurunbook.targets.rehearsal.world import PLAIN, World
 
+GENERATION = ("deprecated.daemonset.template.generation", "pod-template-generation")
+"""By which a DaemonSet's annotation and its pods' label say which template they are of (Kubernetes sets both)."""
 RESOURCE = "nvidia.com/gpu"
 NFD_WORKER = {"app.kubernetes.io/name": "node-feature-discovery", "role": "worker"}
 POLICIES = "/apis/nvidia.com/v1/clusterpolicies"
@@ -38,7 +44,7 @@ class Cluster:
         policies: all ClusterPolicies; empty also when the kind is not known to the server.
         nodes: all nodes, or without a policy only those that still carry labels of NFD or the operator.
         daemonsets: of all namespaces.
-        pods: of NFD's workers, the device plugin and GPU feature discovery.
+        pods: of NFD's workers, the driver, the device plugin and GPU feature discovery.
         runtime_classes: all.
     """
 
@@ -65,10 +71,13 @@ class Cluster:
 
     def ready_on(self, labels: Labels) -> set[str]:
         """Names of the nodes on which a pod with these labels is Ready."""
-        return {pod["spec"]["nodeName"] for pod in self.pods if _has(pod, labels)
-                and "deletionTimestamp" not in pod["metadata"]
+        return {pod["spec"]["nodeName"] for pod in self.ready_pods(labels)}
+
+    def ready_pods(self, labels: Labels) -> list[Object]:
+        """The pods with these labels that are Ready and not being deleted."""
+        return [pod for pod in self.pods if _has(pod, labels) and "deletionTimestamp" not in pod["metadata"]
                 and any(c["type"] == "Ready" and c["status"] == "True"
-                        for c in pod.get("status", {}).get("conditions", []))}
+                        for c in pod.get("status", {}).get("conditions", []))]
 
 
 @dataclass(frozen=True)
@@ -80,28 +89,29 @@ class Change:
     body: Object = field(default_factory=dict)
 
 
-def plan(cluster: Cluster, now: str) -> list[Change]:
+def plan(cluster: Cluster, now: str, world: World = PLAIN, ill: Collection[str] = ()) -> list[Change]:
     """All writes that are due, in order.
 
     Args:
         now: RFC 3339 time, for events and conditions.
+        ill: UIDs of device plugin pods that report their GPUs as unhealthy.
     """
     policy = cluster.policy
-    changes = [*_capacities(cluster), *_labels(cluster, policy)]
+    changes = [*_capacities(cluster, ill), *_labels(cluster, policy, world)]
     if policy is None:
         return changes + [_delete(item) for item in (*cluster.daemonsets, *cluster.runtime_classes) if is_owned(item)]
-    reason, message, operands = _operands(cluster, policy, now)
-    return changes + operands + _status(policy, reason, message, now)
+    reason, message, operands = _operands(cluster, policy, now, world)
+    return changes + operands + _restarts(cluster, policy) + _status(policy, reason, message, now)
 
 
-def _labels(cluster: Cluster, policy: Object | None) -> list[Change]:
+def _labels(cluster: Cluster, policy: Object | None, world: World) -> list[Change]:
     nfd_on, gfd_on = cluster.ready_on(NFD_WORKER), cluster.ready_on({"app": GFD.name})
     driver = policy["spec"].get("driver", {}) if policy else {}
     version = driver.get("version") if driver.get("enabled", True) else None
     changes = []
     for node in cluster.nodes:
         name, have = node["metadata"]["name"], node["metadata"].get("labels", {})
-        nfd, gfd = node_labels.nfd(node), node_labels.gfd(node, version)
+        nfd, gfd = node_labels.nfd(node, pci=not world.no_pci_label), node_labels.gfd(node, version)
         discovered = {*nfd, *node_labels.gfd(node, "0.0.0")}
         # A discoverer that restarts keeps its labels; they go when it is uninstalled.
         want: Labels = {}
@@ -123,21 +133,38 @@ def _labels(cluster: Cluster, policy: Object | None) -> list[Change]:
     return changes
 
 
-def _capacities(cluster: Cluster) -> list[Change]:
-    plugin_on = cluster.ready_on({"app": PLUGIN.name})
+def _capacities(cluster: Cluster, ill: Collection[str]) -> list[Change]:
+    plugins = {pod["spec"]["nodeName"]: pod["metadata"].get("uid") for pod in cluster.ready_pods({"app": PLUGIN.name})}
     changes = []
     for node in cluster.nodes:
         name, status = node["metadata"]["name"], node.get("status", {})
-        count = str(node_labels.gpus(node)) if name in plugin_on else "0"
-        parts = [status.get(part, {}) for part in ("capacity", "allocatable")]
-        known = any(RESOURCE in part for part in parts)
-        if (known or count != "0") and any(part.get(RESOURCE) != count for part in parts):
-            body = {"status": {part: {RESOURCE: count} for part in ("capacity", "allocatable")}}
+        count = str(node_labels.gpus(node)) if name in plugins else "0"
+        # The kubelet counts an unhealthy device in the capacity only.
+        want = {"capacity": count, "allocatable": "0" if plugins.get(name) in ill else count}
+        known = any(RESOURCE in status.get(part, {}) for part in want)
+        if (known or count != "0") and any(status.get(part, {}).get(RESOURCE) != value for part, value in want.items()):
+            body = {"status": {part: {RESOURCE: value} for part, value in want.items()}}
             changes.append(Change("merge", f"/api/v1/nodes/{name}/status", body))
     return changes
 
 
-def _operands(cluster: Cluster, policy: Object, now: str) -> tuple[str, str, list[Change]]:
+def _restarts(cluster: Cluster, policy: Object) -> list[Change]:
+    """With `driver.upgradePolicy.autoUpgrade`: a driver's pod that is of an older template, and not Ready, is made anew.
+
+    The DaemonSet controller does not (OnDelete). The real operator also replaces drivers that work, after it has emptied
+    their nodes.
+    """
+    made = cluster.made(DRIVER.name)
+    if made is None or not policy["spec"].get(DRIVER.key, {}).get("upgradePolicy", {}).get("autoUpgrade"):
+        return []
+    latest = made["metadata"].get("annotations", {}).get(GENERATION[0])
+    ready = cluster.ready_on({"app": DRIVER.name})
+    return [Change("delete", f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}")
+            for pod in cluster.pods if _has(pod, {"app": DRIVER.name}) and "deletionTimestamp" not in pod["metadata"]
+            and pod["metadata"]["labels"].get(GENERATION[1]) != latest and pod["spec"].get("nodeName") not in ready]
+
+
+def _operands(cluster: Cluster, policy: Object, now: str, world: World) -> tuple[str, str, list[Change]]:
     """The condition's reason and message, and the writes. A reason of OperandNotReady means state notReady."""
     labels = [node["metadata"].get("labels", {}) for node in cluster.nodes]
     gpu_labels = [found for found in labels if node_labels.is_gpu_node(found)]
@@ -155,12 +182,13 @@ def _operands(cluster: Cluster, policy: Object, now: str) -> tuple[str, str, lis
     if not any(item["metadata"]["name"] == target["metadata"]["name"] for item in cluster.runtime_classes):
         changes.append(Change("apply", f"{RUNTIME_CLASSES}/{target['metadata']['name']}", target))
     waiting: list[str] = []
-    wave = 0
+    wave, ahead = 0, True
     for operand in wanted.values():
-        if waiting and operand.wave > wave:
+        if operand.wave > wave and not ahead:
             break
         wave = operand.wave
-        target, found = daemonset(policy, operand, gpu_labels[0]), cluster.made(operand.name)
+        target, found = daemonset(policy, operand, gpu_labels[0], cluster.nodes, world), cluster.made(operand.name)
+        asked = len(waiting)
         if found is None or found["metadata"]["annotations"].get(HASH) != target["metadata"]["annotations"][HASH]:
             changes.append(Change("apply", _path(target), target))
             if found is None:
@@ -169,6 +197,9 @@ def _operands(cluster: Cluster, policy: Object, now: str) -> tuple[str, str, lis
             waiting.append(operand.name)
         elif not is_ready(found, cluster.nodes):
             waiting.append(operand.name)
+        # One that cannot become Ready keeps nobody waiting: all that wait for the same thing are made, and wait.
+        is_held = HELD_ON in target["spec"]["template"]["metadata"].get("annotations", {})
+        ahead = ahead and (len(waiting) == asked or is_held)
     if waiting:
         return "OperandNotReady", f"Waiting for {', '.join(waiting)}.", changes
     if policy.get("status", {}).get("state") != "ready":

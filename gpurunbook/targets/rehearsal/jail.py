@@ -16,7 +16,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -29,6 +29,8 @@ SMALL_UIDS = (62_000, 3_000)  # where only 65,536 uids exist (containers)
 PROCESSES, FILES, FILE_BYTES = 2048, 65_536, 64 << 30
 SYSCTLS = ("kernel/apparmor_restrict_unprivileged_userns", "kernel/unprivileged_userns_clone",
            "user/max_user_namespaces")
+# What lies over a program that an image lacks: nothing that can be executed, and no regular file.
+NOTHING = "/dev/null"
 # exec: the program takes the shell's place, and one that is missing ends with 127 as everywhere else. The working
 # directory ($1) is made here, since bubblewrap would follow a link out of the jail.
 LAUNCH = ("/bin/sh", "-c", 'cd -- "$1" 2>/dev/null || { mkdir -p -- "$1" && cd -- "$1"; } || exit 126; '
@@ -134,6 +136,29 @@ def interpreter() -> list[str]:
 def search_path() -> str:
     """PATH of every jailed process: this environment's Python first."""
     return f"{sys.prefix}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def without(names: Iterable[str]) -> list[Bind]:
+    """What hides programs of this machine that an image lacks, wherever PATH and its links find them."""
+    found = {os.path.realpath(f"{folder}/{name}") for name in names for folder in search_path().split(":")
+             if os.path.exists(f"{folder}/{name}")}
+    return [Bind(NOTHING, path) for path in sorted(found)]
+
+
+def missing(jail: Jail, program: str) -> str | None:
+    """What runc says of a program that is not in the jail; None when it is there, or only the jail itself can tell."""
+    paths = [program] if "/" in program else [f"{folder}/{program}" for folder in jail.environment["PATH"].split(":")]
+    for path in map(PurePosixPath, paths):
+        if not path.is_absolute() or any(path.is_relative_to(bind.dest) for bind in jail.binds if bind.writable):
+            return None
+        # Everything else that PATH names is this machine's, at the same path; a hidden one is not executable.
+        real = os.path.realpath(path)
+        hidden = any(bind.dest == real and bind.source == NOTHING for bind in jail.binds)
+        if not hidden and os.path.isfile(real) and os.access(real, os.X_OK):
+            return None
+    if "/" in program:
+        return f'exec: "{program}": stat {program}: no such file or directory'
+    return f'exec: "{program}": executable file not found in $PATH'
 
 
 def find_bwrap() -> str:

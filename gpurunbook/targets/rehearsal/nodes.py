@@ -12,19 +12,25 @@ from typing import Any
 from gpurunbook.config import ClusterConfig, NodeGroup
 from gpurunbook.errors import ConfigError
 from gpurunbook.stages.taint import UNINITIALIZED
+from gpurunbook.targets.rehearsal import pace
 from gpurunbook.targets.rehearsal.instance_types import InstanceType, lookup
+from gpurunbook.targets.rehearsal.pace import TAKES, duration
+from gpurunbook.targets.rehearsal.world import PLAIN, World
 
 ZONES = "abc"
 KUBERNETES = "v1.36.3"
 MOST = 1000
+TOPOLOGY = "topology.kubernetes.io/"
 
 
-def manifest(cluster: ClusterConfig, port: int, *, uninitialized_taint: bool = True) -> dict[str, Any]:
+def manifest(cluster: ClusterConfig, port: int, *, uninitialized_taint: bool = True,
+             world: World = PLAIN) -> dict[str, Any]:
     """A v1 List of Node objects.
 
     Args:
         port: where the pod host serves the kubelet API, on 127.0.0.1.
         uninitialized_taint: leave the cloud controller's taint on the GPU nodes, as the tutorial met it.
+        world: its pace, its GPU nodes' disks, and whether a cloud controller has placed them.
 
     Raises:
         ConfigError: an instance type the rehearsal does not know.
@@ -33,7 +39,7 @@ def manifest(cluster: ClusterConfig, port: int, *, uninitialized_taint: bool = T
         raise ConfigError(f"cluster.yaml asks for {wanted:,} nodes; a rehearsal makes at most {MOST:,}",
                           where=str(cluster.path), next="lower desiredCapacity")
     return {"apiVersion": "v1", "kind": "List", "items": [
-        _node(cluster, group, lookup(group.instance_type), number, port, uninitialized_taint and group.gpu)
+        _node(cluster, group, lookup(group.instance_type), number, port, uninitialized_taint and group.gpu, world)
         for number, group in _numbered(cluster)]}
 
 
@@ -56,7 +62,7 @@ def _seed(cluster: ClusterConfig, group: NodeGroup, number: int) -> str:
 
 
 def _node(cluster: ClusterConfig, group: NodeGroup, kind: InstanceType, number: int, port: int,
-          tainted: bool) -> dict[str, Any]:
+          tainted: bool, world: World) -> dict[str, Any]:
     seed = _seed(cluster, group, number)
     zones = group.zones or tuple(f"{cluster.region}{letter}" for letter in ZONES)
     zone, name = zones[number % len(zones)], _name(cluster, group, number)
@@ -67,21 +73,24 @@ def _node(cluster: ClusterConfig, group: NodeGroup, kind: InstanceType, number: 
         "beta.kubernetes.io/instance-type": group.instance_type, "kubernetes.io/arch": "amd64",
         "kubernetes.io/hostname": name, "kubernetes.io/os": "linux",
         "node.kubernetes.io/instance-type": group.instance_type,
-        "topology.kubernetes.io/region": cluster.region, "topology.kubernetes.io/zone": zone,
+        f"{TOPOLOGY}region": cluster.region, f"{TOPOLOGY}zone": zone,
         **({"eks.amazonaws.com/nodegroup": group.name, "eks.amazonaws.com/capacityType": "ON_DEMAND"} if group.managed
            else {"alpha.eksctl.io/instance-id": instance, "node-lifecycle": "on-demand"}),
         **group.labels,
     }
-    storage = group.volume_gib * 2**20
+    placed = not (group.gpu and world.unplaced)
+    if not placed:
+        labels = {key: value for key, value in labels.items() if not key.startswith(TOPOLOGY)}
+    storage = ((world.disk_gib if group.gpu else 0) or group.volume_gib) * 2**20
     capacity = {"cpu": str(kind.cpus), "memory": f"{kind.memory_mib}Mi", "pods": str(kind.max_pods),
                 "ephemeral-storage": f"{storage}Ki"}
     return {
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": name, "labels": labels, "annotations": {
-            "kwok.x-k8s.io/node": "fake",
+            "kwok.x-k8s.io/node": "fake", **({TAKES: duration(pace.seconds("node ready", world, name))} if world.pace else {}),
             "gpurunbook.dev/gpus": str(kind.gpus), "gpurunbook.dev/gpu-product": kind.gpu_product,
             "gpurunbook.dev/gpu-memory-mib": str(kind.gpu_memory_mib)}},
-        "spec": {"providerID": f"aws:///{zone}/{instance}",
+        "spec": {**({"providerID": f"aws:///{zone}/{instance}"} if placed else {}),
                  "taints": [*(taint.model_dump() for taint in group.taints),
                             *([{"key": UNINITIALIZED, "value": "true", "effect": "NoSchedule"}] if tainted else [])]},
         "status": {
@@ -104,4 +113,5 @@ def _os(family: str) -> str:
     if family.startswith("Ubuntu"):
         digits = family[-4:]
         return f"Ubuntu {digits[:2]}.{digits[2:]} LTS"
-    return {"AmazonLinux2023": "Amazon Linux 2023", "AmazonLinux2": "Amazon Linux 2"}.get(family, family)
+    return {"AmazonLinux2023": "Amazon Linux 2023", "AmazonLinux2": "Amazon Linux 2",
+            "Bottlerocket": "Bottlerocket OS"}.get(family, family)

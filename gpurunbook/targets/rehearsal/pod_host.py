@@ -24,15 +24,16 @@ import yaml
 from aiohttp import web
 
 from gpurunbook.errors import RunbookError
+from gpurunbook.targets.rehearsal import cloud, flapping, jail, logs, pki, world
 from gpurunbook.targets.rehearsal import exec as execution
-from gpurunbook.targets.rehearsal import jail, logs, pki
 from gpurunbook.targets.rehearsal.api import Api
 from gpurunbook.targets.rehearsal.container import Container, Machine
+from gpurunbook.targets.rehearsal.events import Recorder
 from gpurunbook.targets.rehearsal.images import load
 from gpurunbook.targets.rehearsal.mounts import Mounts
 from gpurunbook.targets.rehearsal.pods import Pods
 from gpurunbook.targets.rehearsal.process import Process
-from gpurunbook.targets.rehearsal.registration import register
+from gpurunbook.targets.rehearsal.registration import register, register_again
 
 log = logging.getLogger(__name__)
 KUBECONFIG_PAUSE = 0.1  # seconds between two looks for the kubeconfig
@@ -54,13 +55,14 @@ class Settings:
     images: Path
     model: Path
     nodes: Path | None = None
+    world: Path | None = None
 
 
 def machine(settings: Settings) -> Machine:
     """Set the limits and the mounts of all jails. Changes this process, so call it once and before there are threads.
 
     Raises:
-        RunbookError: no jail can be made here, or the pods could not read the model.
+        RunbookError: no jail can be made here, the pods could not read the model, or the images or the world are wrong.
     """
     bwrap = jail.find_bwrap()
     if not (settings.pki / f"{pki.CA}.crt").exists():
@@ -73,15 +75,17 @@ def machine(settings: Settings) -> Machine:
                            next=f"chmod -R a+rX {settings.model}")
     jail.limit()
     mounts = Mounts.set([*jail.interpreter(), bwrap, str(settings.model), str(settings.pods)])
-    return Machine(bwrap, mounts, settings.pods, settings.model, load(settings.images))
+    there = world.load(settings.world) if settings.world else world.World()
+    return Machine(bwrap, mounts, settings.pods, settings.model, load(settings.images, there.images), there)
 
 
 class PodHost:
     """The server, the pods and the simulated operator on one event loop."""
 
     def __init__(self, settings: Settings, shared: Machine) -> None:
-        self._settings = settings
-        self._pods = Pods(shared)
+        self._settings, self._world = settings, shared.world
+        self._events = Recorder()
+        self._pods = Pods(shared, self._events)
 
     async def run(self, listening: asyncio.Event) -> None:
         """Serve until SIGTERM or SIGINT, then end every process. `listening` is set when connections are accepted.
@@ -118,8 +122,14 @@ class PodHost:
         async with api, asyncio.TaskGroup() as tasks:
             if self._settings.nodes:
                 tasks.create_task(register(api, self._settings.nodes))
+            if self._settings.nodes and self._world.flapping:
+                tasks.create_task(register_again(api, self._settings.nodes, self._world))
+                tasks.create_task(flapping.run(api, self._events))
+            tasks.create_task(self._events.run(api))
             tasks.create_task(self._pods.run(api))
             tasks.create_task(self._operate(api))
+            if self._world.controller:
+                tasks.create_task(cloud.run(api, self._world))
 
     async def _operate(self, api: Api) -> NoReturn:
         """Keep the simulated GPU operator running; its crashes are its own."""
@@ -127,7 +137,7 @@ class PodHost:
             try:
                 from gpurunbook.targets.rehearsal import gpu_operator
 
-                await gpu_operator.run(api)
+                await gpu_operator.run(api, self._world)
             except Exception:
                 log.exception("the simulated GPU operator crashed; starting it again")
             await asyncio.sleep(OPERATOR_PAUSE)
@@ -163,7 +173,7 @@ class PodHost:
         elif found.jail is None or not found.running.is_set():
             await execution.send_status(socket, execution.failure(f'container "{found.name}" is not running'))
         else:
-            await execution.run(request, socket, found.jail)
+            await execution.run(request, socket, found.jail, cut=found.cut)
         return socket
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:

@@ -1,7 +1,7 @@
 """A pod's status from its containers' states, as a kubelet reports it. Pure: objects in, patch out.
 
 A container's state is Kubernetes' own shape: {"waiting": {...}}, {"running": {...}} or {"terminated": {...}}.
-Not known here: OOMKilled (there is no memory cgroup; the kernel's kill reads as signal 9, exit code 137).
+A container that memory.py killed is OOMKilled; one that the machine's own kernel killed reads as signal 9, code 137.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ def running(started: str) -> Object:
     return {"running": {"startedAt": started}}
 
 
-def terminated(end: Exit, started: str, finished: str, container_id: str = "") -> Object:
+def terminated(end: Exit, started: str, finished: str, container_id: str = "", *, oom: bool = False) -> Object:
+    """A container that has ended; `oom`: because it used more memory than its limit."""
+    if oom:
+        return {"terminated": {"exitCode": 137, "reason": "OOMKilled", "startedAt": started, "finishedAt": finished,
+                               "containerID": container_id}}
     state: Object = {"exitCode": end.code, "reason": "Completed" if end.code == 0 else "Error",
                      "startedAt": started, "finishedAt": finished, "containerID": container_id}
     if end.signal is not None:
@@ -72,6 +76,11 @@ class ContainerState:
         return {"name": self.name, "image": self.image, "imageID": f"rehearsal://{self.image}",
                 "containerID": self.container_id, "state": self.state, "lastState": self.last,
                 "restartCount": self.restarts, "ready": self.ready, "started": "running" in self.state}
+
+
+def ready(item: Object) -> bool:
+    """Whether the object says that the pod, or the node, is ready."""
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in item.get("status", {}).get("conditions", []))
 
 
 def phase(policy: str, initialized: bool, states: list[Object], *, ending: bool = False) -> str:

@@ -51,7 +51,8 @@ class Process:
     stdout: int | None = None
     stderr: int | None = None
 
-    def __init__(self, bwrap: subprocess.Popen[bytes], status: int) -> None:
+    def __init__(self, jail: Jail, bwrap: subprocess.Popen[bytes], status: int) -> None:
+        self.jail = jail
         self._bwrap, self._status, self._said, self._killing = bwrap, status, b"", False
         self._ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._pidfd = os.pidfd_open(bwrap.pid)
@@ -93,7 +94,7 @@ class Process:
                 raise
         for descriptor in ours.values():
             os.set_blocking(descriptor, False)
-        process = cls(bwrap, ours.pop("status"))
+        process = cls(jail, bwrap, ours.pop("status"))
         for name, descriptor in ours.items():
             setattr(process, name, descriptor)
         return process
@@ -107,7 +108,7 @@ class Process:
         if self._ended.done():
             return
         try:
-            children = Path(f"/proc/{self._init}/task/{self._init}/children").read_text().split()
+            children = Path(f"/proc/{self.init}/task/{self.init}/children").read_text().split()
             os.kill(int(children[0]), number)
         except (OSError, IndexError):
             self.kill()  # no program yet, or none any more
@@ -124,7 +125,7 @@ class Process:
 
     def _kill_init(self) -> None:
         """Now, or as soon as bubblewrap says which it is; it says so or ends."""
-        if (init := self._init) is not None:
+        if (init := self.init) is not None:
             asyncio.get_running_loop().remove_reader(self._status)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(init, signal.SIGKILL)
@@ -148,8 +149,8 @@ class Process:
                 setattr(self, name, None)
 
     @property
-    def _init(self) -> int | None:
-        """The jail's process 1, as the host counts."""
+    def init(self) -> int | None:
+        """The jail's process 1, as the host counts; None before there is one. Not for a process that has ended."""
         return self._statements().get("child-pid")
 
     def _statements(self) -> dict[str, int]:

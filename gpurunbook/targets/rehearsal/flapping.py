@@ -1,0 +1,52 @@
+"""Nodes whose kubelet falls silent now and then: Ready goes False and comes back, until the Node is made anew."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import NoReturn
+
+import aiohttp
+
+from gpurunbook.targets.rehearsal.api import STRATEGIC, Api, ApiError, Object
+from gpurunbook.targets.rehearsal.events import Recorder
+from gpurunbook.targets.rehearsal.pod_status import now, ready
+
+log = logging.getLogger(__name__)
+PERIOD = 5.0  # seconds between two falls of a node
+WHY = "PLEG is not healthy: pleg was last seen active 3m12s ago; threshold is 3m0s"
+NODES = "/api/v1/nodes"
+UNREACHABLE = (aiohttp.ClientError, TimeoutError, ApiError)
+
+
+async def run(api: Api, events: Recorder, period: float = PERIOD) -> NoReturn:
+    """Let the GPU nodes flap; never returns. A Node with another uid than the first of its name is well."""
+    first: dict[str, str] = {}
+    while True:
+        try:
+            sick = [node for node in (await api.get(NODES))["items"] if has_gpus(node) and
+                    first.setdefault(node["metadata"]["name"], node["metadata"]["uid"]) == node["metadata"]["uid"]]
+            for node in filter(ready, sick):
+                await _flap(api, events, node)
+        except UNREACHABLE as error:
+            log.info("no node flaps now: %s", error)
+        await asyncio.sleep(period)
+
+
+def has_gpus(node: Object) -> bool:
+    """Whether it is an instance with GPUs, whatever its labels and capacity say."""
+    return node["metadata"].get("annotations", {}).get("gpurunbook.dev/gpus", "0") not in ("", "0")
+
+
+async def _flap(api: Api, events: Recorder, node: Object) -> None:
+    """KWOK makes it Ready again, at once: its Stage `node-ready` waits for nodes that are not."""
+    name, time = node["metadata"]["name"], now()
+    condition = {"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": WHY,
+                 "lastHeartbeatTime": time, "lastTransitionTime": time}
+    await api.patch(f"{NODES}/{name}/status", {"metadata": {"uid": node["metadata"]["uid"]},
+                                               "status": {"conditions": [condition]}}, STRATEGIC)
+    events.node(name, "NodeNotReady", f"Node {name} status is now: NodeNotReady")
+    async with asyncio.timeout(PERIOD):
+        while not ready(await api.get(f"{NODES}/{name}")):
+            await asyncio.sleep(0.1)
+    events.node(name, "NodeReady", f"Node {name} status is now: NodeReady")
