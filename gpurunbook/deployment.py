@@ -1,4 +1,4 @@
-"""The model's manifest as data: its names, what a run makes of it, and how its image is built."""
+"""The model's manifests as data: their names, what a run makes of them, and how the image is built."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from gpurunbook import show
 from gpurunbook.masking import hide
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from gpurunbook.config import NodeGroup
 
 RUN_LABEL = "gpurunbook.dev/run"
-"""On the Deployment and its pods, where the cluster is not ours: the id of the run that made them."""
+"""On what a run makes and its pods, where the cluster is not ours: the id of the run that made them."""
 REFERENCE = re.compile(r"[a-z0-9][\w.-]*(:\d+)?(/[a-z0-9][\w.-]*)*(:\w[\w.-]*)?(@sha256:[0-9a-f]{64})?")
 """An image's name: registry and port, path, tag, digest."""
 WEIGHTS = ("image", "volume")
@@ -28,7 +30,7 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Deployment:
-    """The manifest's own words: names, label of its pods, container, image, node label; labels are KEY=VALUE[,KEY=VALUE]."""
+    """A manifest's own words: names, label of its pods, container, image, node label; labels are KEY=VALUE[,KEY=VALUE]."""
 
     name: str
     label: str
@@ -58,7 +60,7 @@ class Manifest:
 
     @property
     def table(self) -> show.Table:
-        """What differs from manifests/model/deployment.yaml."""
+        """What differs from the file in manifests/model/."""
         return show.Table(("field", "in the manifest", "here"), self.changes or [("none", "", "used as it is")])
 
 
@@ -74,11 +76,12 @@ def derive(document: Document, group: NodeGroup, *, image: str = "", weights: st
     """The manifest for a group of nodes: equal to `document` where nothing is asked for that it does not say already.
 
     Args:
+        document: a Deployment or a DaemonSet.
         image: another image; empty keeps the manifest's.
         weights: "image" leaves them where the image has them, or where it downloads them to; "volume" adds an emptyDir
             for them. It lies on the node's own disk: a plain EKS cluster has no CSI driver, and a claim would be one
             more thing that a teardown can leave behind.
-        run_id: label the Deployment and its pods with the run that makes it, and select them by it too: somebody else's
+        run_id: label the object and its pods with the run that makes it, and select them by it too: somebody else's
             pod may carry the manifest's label.
     """
     made = copy.deepcopy(document)
@@ -98,6 +101,14 @@ def derive(document: Document, group: NodeGroup, *, image: str = "", weights: st
                        made["spec"]["template"]["metadata"]["labels"]):
             labels[RUN_LABEL] = run_id
     return made
+
+
+def manifest(source: Path, made: Document, document: Document, *, root: Path, folder: Path, stage: str) -> Manifest:
+    """A derived manifest as a file: `source` itself where it is the same `document`, else one in the run's artifacts."""
+    if made == document:
+        return Manifest(source, source.read_text(), ())
+    head = f"# Made from {source.relative_to(root)} for run {folder.name}: notebook {stage} shows what differs.\n"
+    return Manifest(folder / "artifacts" / source.name, head + yaml.safe_dump(made, sort_keys=False), changes(document, made))
 
 
 def changes(before: Document, after: Document) -> tuple[tuple[str, str, str], ...]:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from gpurunbook import deployment as data
 from gpurunbook import show
-from gpurunbook.command import Command, failure
-from gpurunbook.deployment import REFERENCE, RUN_LABEL, WEIGHTS, Deployment, Document, Manifest, changes, derive, names
+from gpurunbook.deployment import REFERENCE, WEIGHTS, Deployment, Document, Manifest, derive, names
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.masking import hide
 from gpurunbook.plan import Check, Plan
+from gpurunbook.stages import objects, pod_events
+from gpurunbook.stages.objects import NAMESPACE
 
 if TYPE_CHECKING:
     from gpurunbook.runbook import Run
-
-NAMESPACE = "default"
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,23 @@ class Pod:
     ready: bool
     why: str
     restarts: int
+    uid: str = ""
+    image: str = ""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """`differs`: the cluster does not have the Deployment as the manifest says; `foreign`: one of its name is another's."""
+    """`differs`: the cluster does not have the Deployment as the manifest says; `foreign`: one of its name is another's.
+
+    `other`: the image that is being pulled ahead of time (notebook 04) is not the one asked for now; its DaemonSet's name.
+    """
 
     deployment: Deployment
     manifest: Manifest
     differs: bool
     foreign: bool
     pods: tuple[Pod, ...]
+    other: str = ""
 
     @property
     def table(self) -> show.Table:
@@ -49,6 +56,10 @@ class Facts:
                           [(p.name, p.phase, p.node or "-", p.restarts, p.why) for p in self.pods]
                           or [("none yet", "-", "-", "-", "-")],
                           states=["pass" if p.ready else "warn" for p in self.pods] or ["unknown"])
+
+
+PREPULL = "dolly-prepull"
+"""The DaemonSet of manifests/model/prepull.yaml, see gpurunbook.stages.pulling."""
 
 
 # The manifest
@@ -75,15 +86,17 @@ def _document(run: Run) -> Document:
 def wanted(run: Run, image: str | None = None, weights: str | None = None) -> Manifest:
     """The manifest of this run: with what is given, else what 06 was given before, else as in manifests/model/.
 
+    An image that only 04 was given, to have it pulled, is the one of this run unless 06 is given another.
+
     Raises:
         ConfigError: no name of an image, or no place for weights.
         RunbookError: the image was named before, and its account id cannot be had back.
     """
-    before = run.journal.last("model") or {"image": "", "weights": "image"}
-    image = _recall(run, before["image"]) if image is None else image
+    pulled = (run.journal.last("prepull") or {"image": ""})["image"]
+    before = run.journal.last("model") or {"image": pulled, "weights": "image"}
+    image = recall(run, before["image"]) if image is None else image or recall(run, pulled)
     weights = before["weights"] if weights is None else weights
-    if image and not REFERENCE.fullmatch(image):
-        raise ConfigError(f"{image!r} is no name of an image", where="parameter image", next="REGISTRY/NAME:TAG, or none")
+    check_image(image)
     if weights not in WEIGHTS:
         raise ConfigError(f"weights {weights!r}", where="parameter weights", next=f"one of: {', '.join(WEIGHTS)}")
     document = _document(run)
@@ -91,21 +104,24 @@ def wanted(run: Run, image: str | None = None, weights: str | None = None) -> Ma
     record = {"image": image, "weights": weights, "deployment": asdict(names(made))}
     if run.stage == "model" and {k: before.get(k) for k in record} != json.loads(hide(json.dumps(record))):
         run.journal.append("model", **record)
-    source = run.manifest("model", "deployment.yaml")
-    if made == document:
-        return Manifest(source, source.read_text(), ())
-    head = f"# Made from {source.relative_to(run.root)} for run {run.id}: notebook 06 shows what differs.\n"
-    return Manifest(run.folder / "artifacts" / source.name, head + yaml.safe_dump(made, sort_keys=False), changes(document, made))
+    return data.manifest(run.manifest("model", "deployment.yaml"), made, document, root=run.root, folder=run.folder, stage="06")
 
 
-def _recall(run: Run, image: str) -> str:
-    """An image's name out of the journal, which hides account ids; the cluster knows the whole."""
+def check_image(image: str) -> None:
+    """Raises ConfigError for what is no name of an image; "" is none, and right."""
+    if image and not REFERENCE.fullmatch(image):
+        raise ConfigError(f"{image!r} is no name of an image", where="parameter image", next="REGISTRY/NAME:TAG, or none")
+
+
+def recall(run: Run, image: str) -> str:
+    """An image's name out of the journal, which hides account ids; the cluster knows the whole. Raises RunbookError."""
     if "*" not in image:
         return image
-    found = there(run, manifest(run).name)
-    live = found.spec.template.spec.containers[0].image if found else ""
-    if hide(live) == image:
-        return str(live)
+    for kind, name in (("deployment", manifest(run).name), ("daemonset", PREPULL)):
+        found = objects.there(run, kind, name)
+        live = found.spec.template.spec.containers[0].image if found else ""
+        if hide(live) == image:
+            return str(live)
     raise RunbookError("which account's registry the image comes from is not known any more", where=image,
                        next="give the image again: -p image=REGISTRY/NAME:TAG")
 
@@ -120,47 +136,27 @@ def observe(run: Run, *, image: str | None = None, weights: str | None = None) -
     """
     asked = wanted(run, image, weights)
     deployment = manifest(run)
-    found = there(run, deployment.name)
-    foreign = found is not None and not _mine(run, found)
-    return Facts(deployment, asked, foreign or _differs(run, asked), foreign, pods(run, deployment))
+    found, puller = there(run, deployment.name), objects.there(run, "daemonset", PREPULL)
+    foreign = found is not None and not objects.mine(run, found)
+    pulled = puller.spec.template.spec.containers[0].image if puller is not None and objects.mine(run, puller) else ""
+    return Facts(deployment, asked, foreign or objects.differs(run, asked), foreign, pods(run, deployment),
+                 PREPULL if pulled and pulled != image_of(asked) else "")
 
 
-def _differs(run: Run, asked: Manifest) -> bool:
-    diff = run.ask(_kubectl(run, asked, "diff", "does the cluster already have it as the file says?", changes=False),
-                   check=False)
-    if diff.code not in (0, 1):
-        raise failure(diff)
-    return diff.code == 1
-
-
-def _kubectl(run: Run, asked: Manifest, verb: str, why: str, *, changes: bool) -> Command:
-    """`diff` or `apply` of the file; by stdin while the file is not there, or must not hold all of the text."""
-    written = asked.text == asked.readable and (changes or (asked.path.exists() and asked.path.read_text() == asked.text))
-    if written:
-        return run.kubectl.apply(asked.path, why=why) if changes else run.kubectl.diff(asked.path)
-    return run.kubectl(verb, "-f", "-", why=why, changes=changes, stdin=asked.text.encode())
+def image_of(asked: Manifest) -> str:
+    """The image that a manifest names, whole."""
+    return names(yaml.safe_load(asked.text)).image
 
 
 def there(run: Run, name: str) -> Any:
     """The Deployment of that name (a V1Deployment), None when there is none."""
-    from kubernetes.client import ApiException
-    try:
-        return run.client("AppsV1Api").read_namespaced_deployment(name, NAMESPACE, _request_timeout=30)
-    except ApiException as error:
-        if error.status == 404:
-            return None
-        raise RunbookError(f"the Deployment {name} cannot be read: {error.reason}", where=f"namespace {NAMESPACE}",
-                           next=f"kubectl get deployment {name} -n {NAMESPACE}") from error
+    return objects.there(run, "deployment", name)
 
 
 def made(run: Run) -> str:
     """Name of the Deployment that a teardown takes away, "" when this run made none that is still there."""
     found = there(run, manifest(run).name)
-    return str(found.metadata.name) if found is not None and _mine(run, found) else ""
-
-
-def _mine(run: Run, found: Any) -> bool:
-    return run.target.ours or (found.metadata.labels or {}).get(RUN_LABEL) == run.id
+    return str(found.metadata.name) if found is not None and objects.mine(run, found) else ""
 
 
 def pods(run: Run, deployment: Deployment) -> tuple[Pod, ...]:
@@ -181,7 +177,8 @@ def _pod(item: Any) -> Pod:
         why = f"{scheduled.reason}: {scheduled.message}"
     is_ready = bool(ready and ready.status == "True")
     return Pod(item.metadata.name, item.status.phase, item.spec.node_name or "", is_ready,
-               "" if is_ready else why or "its container to be ready", sum(s.restart_count for s in statuses))
+               "" if is_ready else why or pod_events.STARTING, sum(s.restart_count for s in statuses),
+               item.metadata.uid, item.spec.containers[0].image)
 
 
 def plan(run: Run, facts: Facts) -> Plan:
@@ -195,13 +192,17 @@ def plan(run: Run, facts: Facts) -> Plan:
         raise RunbookError(f"a Deployment {name} is there that this run did not make: it is left as it is",
                            where=f"kubectl get deployment {name} -n {NAMESPACE} -o yaml",
                            next=f"if nobody needs it: kubectl delete deployment {name} -n {NAMESPACE}; then run this again")
+    stop = [run.kubectl.delete("daemonset", facts.other)] if facts.other else []
+    said = ["04 had another image pulled, which ends"] if stop else []
     if not facts.differs:
-        return run.plan((), f"Deployment {name} is there as the manifest says")
-    new = dict.fromkeys(f"{key.rpartition('.')[2]} {value}" for key, _, value in asked.changes)
-    said = f"; beside {asked.path.name}: {', '.join(new)}"
-    said += "" if asked.text == asked.readable else "; it is given by stdin, since an account id belongs in no file"
-    return run.plan([_kubectl(run, asked, "apply", "deploy the model's image", changes=True)],
-                    f"Deployment {name} is absent or differs from the manifest" + (said if asked.changes else ""),
+        return run.plan(stop, "; ".join([f"Deployment {name} is there as the manifest says", *said]))
+    if asked.changes:
+        new = dict.fromkeys(f"{key.rpartition('.')[2]} {value}" for key, _, value in asked.changes)
+        said.append(f"beside {asked.path.name}: {', '.join(new)}")
+    if asked.text != asked.readable:
+        said.append("it is given by stdin, since an account id belongs in no file")
+    return run.plan([*stop, objects.command(run, asked, "apply", "deploy the model's image", changes=True)],
+                    "; ".join([f"Deployment {name} is absent or differs from the manifest", *said]),
                     files={asked.path: asked.readable} if asked.changes else {})
 
 
@@ -213,7 +214,9 @@ def wait(run: Run) -> float:
         found, behind = pods(run, deployment), _behind(there(run, deployment.name))
         if not behind and any(p.ready for p in found):
             return ""
-        return "; ".join(f"{p.name} {p.phase}: {p.why}" for p in found if not p.ready) or behind or "no pod yet"
+        held = [f"{p.name} {p.phase}: {pod_events.progress(p.node, p.why, partial(pod_events.of, run, p.uid))}"
+                for p in found if not p.ready]
+        return "; ".join(held) or behind or "no pod yet"
 
     return run.wait("model pod ready", blocker, limit=run.target.wait_limit, usual=(1, 600),
                     next=f"kubectl describe pods -n {NAMESPACE} -l {deployment.label}")

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpurunbook import show
 from gpurunbook.command import Command, Result
 from gpurunbook.errors import RunbookError
 from gpurunbook.files import write
 from gpurunbook.masking import hide
 from gpurunbook.plan import Check, Plan
-from gpurunbook.stages import model
+from gpurunbook.stages import in_pod, model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 
 FOLDER = "/home/bentoml/bento"
 PROGRAM = f"{FOLDER}/main.py"
+NEW = f"{PROGRAM}.new"
+"""Copied beside it, and renamed once it is whole: a main.py that runs is not written over."""
+PUT = ('import hashlib, os, sys; path, sha = sys.argv[1:]; data = sys.stdin.buffer.read(); '
+       'assert hashlib.sha256(data).hexdigest() == sha, "it arrived damaged"; '
+       'open(path + ".new", "wb").write(data); os.replace(path + ".new", path)')
+"""For an image without tar. Such a one may well have no shell, no cp and no mv either; Python it must have."""
 SCHEMA = "gpurunbook/next-token/1"
 EXEC_LIMIT = 1800.0
 """Seconds; on a first run in a fresh pod the weights may have to be downloaded."""
@@ -34,45 +41,131 @@ Prediction = dict[str, Any]
 
 @dataclass(frozen=True)
 class Facts:
-    """`here`, `there`: SHA-256 of main.py in manifests/ and in the pod ("" when absent)."""
+    """`here`: SHA-256 of manifests/model/main.py. `place`, `life`: what the pod says of its main.py, and of itself."""
 
     pod: model.Pod
     container: str
     here: str
-    there: str
+    place: in_pod.Place
+    life: in_pod.Life
+
+    @property
+    def copied(self) -> bool:
+        return self.place.digest == self.here
+
+    @property
+    def table(self) -> show.Table:
+        return in_pod.table(self.place, self.here)
 
 
-def observe(run: Run) -> Facts:
+def question(run: Run) -> Command:
+    """The one call by which `observe` asks the pod; it only reads."""
+    return in_pod.look(run.kubectl, model.ready_pod(run).name, model.manifest(run).container, PROGRAM)
+
+
+def observe(run: Run, asking: Command | None = None) -> Facts:
+    """Ask the pod, by `asking` if a `question` was shown before.
+
+    Raises:
+        RunbookError: no pod is ready, or its answer did not come back whole.
+    """
     pod, container = model.ready_pod(run), model.manifest(run).container
-    asked = run.ask(run.kubectl.exec(pod.name, "sha256sum", PROGRAM, container=container,
-                                     why="which main.py is in the pod?"), check=False)
-    there = asked.stdout.split()[0] if asked.code == 0 and asked.stdout.split() else ""
-    return Facts(pod, container, hashlib.sha256(_program(run).read_bytes()).hexdigest(), there)
+    life = in_pod.life(run, pod.name, container)
+    if life is None:
+        raise RunbookError(f"the pod {pod.name} was deleted a moment ago", where="kubectl get pods", next="run this cell again")
+    asked = run.ask(asking or question(run), check=False)
+    return Facts(pod, container, hashlib.sha256(_program(run).read_bytes()).hexdigest(), in_pod.place(asked), life)
 
 
 def plan(run: Run, facts: Facts) -> Plan:
-    if facts.here == facts.there:
+    """Copy main.py where the pod does not have it as it is here.
+
+    Raises:
+        RunbookError: nothing can be written where main.py and its logits go; nothing was copied.
+    """
+    place, pod, container = facts.place, facts.pod.name, facts.container
+    if not place.writable:
+        raise _unwritable(place, pod)
+    if facts.copied:
         return run.plan((), f"main.py is in the pod, with the same SHA-256 ({facts.here[:12]})")
-    return run.plan([run.kubectl.cp_into(_program(run), facts.pod.name, PROGRAM, container=facts.container)],
-                    "main.py is not in the pod" if not facts.there else "the pod has another main.py")
+    reason = "the pod has another main.py" if place.digest else "main.py is not in the pod"
+    if not place.tar:
+        put = run.kubectl.exec_with(_program(run), pod, "python", "-c", PUT, PROGRAM, facts.here, container=container,
+                                    why="copy main.py into the pod through Python, which checks and renames it")
+        return run.plan([put], f"{reason}; its image has no tar, which `kubectl cp` needs: Python there takes it from stdin")
+    rename = run.kubectl.exec(pod, "sh", "-c", f'echo "{facts.here}  {NEW}" | sha256sum -c && mv {NEW} {PROGRAM}',
+                              container=container, why="check what arrived, and put it in its place", changes=True)
+    return run.plan([run.kubectl.cp_into(_program(run), pod, NEW, container=container), rename],
+                    f"{reason}; it is renamed once its SHA-256 is right, so that none that runs is written over")
+
+
+def _unwritable(place: in_pod.Place, pod: str) -> RunbookError:
+    look, mount = f"kubectl get pod {pod} -o yaml", f"mount an emptyDir at {FOLDER}"
+    if not place.folder:
+        return RunbookError(f"the pod has no folder {FOLDER}", where=look, next=f"take an image that has it, or {mount}")
+    if place.read_only == "/":
+        return RunbookError(f"{FOLDER} is read-only in the pod: its root file system is", where=look,
+                            next=f"take readOnlyRootFilesystem out of manifests/model/deployment.yaml, or {mount}; then run 06")
+    if place.read_only:
+        return RunbookError(f"{FOLDER} is read-only in the pod: it lies in the mount {place.read_only}", where=look,
+                            next=f"take readOnly off that volumeMount, or {mount}; then run 06")
+    return RunbookError(f"{FOLDER} belongs to uid {place.owner}, and the container runs as uid {place.user}, which may not "
+                        "write there", where=look, next=f"set runAsUser: {place.owner} in manifests/model/deployment.yaml, or "
+                        f"{mount}; then run 06")
+
+
+def copied(run: Run) -> Facts:
+    """The facts after the copy. Raises RunbookError when the pod's main.py is not ours all the same."""
+    facts = observe(run)
+    if not facts.copied:
+        raise RunbookError(f"main.py did not arrive in the pod: {'another' if facts.place.digest else 'none'} is there",
+                           where=f"kubectl exec {facts.pod.name} -- sha256sum {PROGRAM}",
+                           next="run the cells from the copy again; `gpurunbook gpu` tells more")
+    return facts
 
 
 def command(run: Run, facts: Facts, *, prompt: str, top: int = 10, precisions: str = "int8,reference",
             repetitions: int = 0) -> Command:
-    """The exec that runs main.py in the pod: a measurement, which runs again each time."""
+    """The exec that runs main.py in the pod: a measurement, which runs again each time, with a sentinel of its own."""
     return run.kubectl.exec(
         facts.pod.name, "python", PROGRAM, f"--prompt={prompt}", f"--top={top}", f"--precisions={precisions}",
-        f"--repetitions={repetitions}", f"--logits={FOLDER}/logits.f32", container=facts.container,
-        why="run main.py in the pod", limit=EXEC_LIMIT, data=True, usual=(8, 40))
+        f"--repetitions={repetitions}", f"--logits={FOLDER}/logits.f32", f"{in_pod.OPTION}{in_pod.sentinel()}",
+        container=facts.container, why="run main.py in the pod", limit=EXEC_LIMIT, data=True, usual=(8, 40))
+
+
+def measure(run: Run, facts: Facts, command: Command) -> Prediction:
+    """Run main.py once, and believe it only if it came to its end; a measurement is never tried again by itself.
+
+    Raises:
+        CommandFailed: main.py's own error.
+        RunbookError: it was ended, its pod was, the stream broke, or its answer cannot be used.
+    """
+    result = run.ask(command, check=False)
+    try:
+        lines = in_pod.said(result)
+    except RunbookError as error:
+        raise _became(run, facts, result) or (run.target.explain(run, result) if result.code else None) or error from error
+    return _prediction(result, lines)
+
+
+def _became(run: Run, facts: Facts, result: Result) -> RunbookError | None:
+    settle = max(1.0, in_pod.SETTLE * run.target.patience(run))
+    return in_pod.explain(result, facts.pod.name, facts.life, lambda: in_pod.life(run, facts.pod.name, facts.container),
+                          settle=settle)
 
 
 def read(result: Result) -> Prediction:
     """Parse and check what main.py printed.
 
     Raises:
-        RunbookError: no JSON line of our schema, or probabilities that cannot be.
+        CommandFailed: exit code not 0.
+        RunbookError: the stream broke, no JSON line of our schema, or probabilities that cannot be.
     """
-    lines = [line for line in result.stdout.splitlines() if line.startswith("{")]
+    return _prediction(result, in_pod.said(result))
+
+
+def _prediction(result: Result, printed: list[str]) -> Prediction:
+    lines = [line for line in printed if line.startswith("{")]
     try:
         found: Prediction = json.loads(lines[-1], parse_constant=_refuse)
         arms = found["arms"]
@@ -99,23 +192,38 @@ def _unreadable(result: Result, why: str) -> RunbookError:
 
 
 def fetch(run: Run, facts: Facts, found: Prediction) -> dict[str, Path]:
-    """Fetch every arm's logits (float32, little-endian, one per token of the vocabulary) with their checksum.
+    """Fetch every arm's logits (float32, little-endian, one per token of the vocabulary), checked by their SHA-256.
+
+    What did not arrive whole is fetched once more, since it is only read; that is said.
 
     Raises:
-        RunbookError: what arrived is not what main.py wrote.
+        RunbookError: what arrived twice is not what main.py wrote, or the pod has it no more.
     """
     fetched = {}
     for arm in found["arms"]:
-        precision = str(arm["precision"])
-        name = f"logits.{precision}.f32"
-        raw = run.ask(run.kubectl.exec(facts.pod.name, "cat", f"{FOLDER}/{name}", container=facts.container, data=True,
-                                       why=f"fetch the {precision} logits")).raw
-        if hashlib.sha256(raw).hexdigest() != arm["logits_sha256"]:
-            raise RunbookError(f"the {precision} logits arrived damaged ({len(raw)} bytes)", where=f"{FOLDER}/{name}",
-                               next="run this cell again")
-        fetched[precision] = run.artifacts / name
-        fetched[precision].write_bytes(raw)
+        name = f"logits.{arm['precision']}.f32"
+        asked = run.kubectl.exec(facts.pod.name, "cat", f"{FOLDER}/{name}", container=facts.container, data=True,
+                                 why=f"fetch the {arm['precision']} logits")
+        result = run.ask(asked, check=False)
+        if why := damage(result, arm, 4 * found["vocab_size"]):
+            show.show(show.Box(f"{name}: {why}; fetching it once more", (), "warn"))
+            result = run.ask(asked, check=False)
+            if again := damage(result, arm, 4 * found["vocab_size"]):
+                raise _became(run, facts, result) or RunbookError(
+                    f"{name} did not arrive whole, twice: {why}; then {again}", where=asked.full,
+                    next="run this cell again; `gpurunbook gpu` tells more")
+        fetched[str(arm["precision"])] = run.artifacts / name
+        fetched[str(arm["precision"])].write_bytes(result.raw)
     return fetched
+
+
+def damage(result: Result, arm: Prediction, size: int) -> str:
+    """How a fetched file of logits differs from what main.py says that it wrote, "" when it does not."""
+    if result.code == 0 and hashlib.sha256(result.raw).hexdigest() == arm["logits_sha256"]:
+        return ""
+    if result.code != 0:
+        return f"exit code {result.code}, {result.tail.splitlines()[-1] if result.tail else 'without a word'}"
+    return f"{len(result.raw):,} of {size:,} bytes arrived" if len(result.raw) != size else "its SHA-256 is another"
 
 
 def compare(found: Prediction, logits: dict[str, Path]) -> Prediction:
@@ -156,8 +264,8 @@ def verify(run: Run) -> list[Check]:
     import numpy as np
     facts = observe(run)
     found: Prediction = json.loads((run.artifacts / "next_tokens.json").read_text())
-    checks = [Check("the pod's main.py is ours", "pass" if facts.here == facts.there else "fail",
-                    f"SHA-256 {facts.there[:12] or 'absent'}", "run this stage again")]
+    checks = [Check("the pod's main.py is ours", "pass" if facts.copied else "fail",
+                    f"SHA-256 {facts.place.digest[:12] or 'absent'}", "run this stage again")]
     for arm in found["arms"]:
         p = probabilities(run.artifacts / f"logits.{arm['precision']}.f32")
         worst = max(abs(p[t["id"]] - t["p"]) for t in arm["top"])

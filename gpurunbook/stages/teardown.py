@@ -9,7 +9,7 @@ from gpurunbook.command import Command
 from gpurunbook.plan import Check, Plan
 from gpurunbook.programs.helm import Release, releases
 from gpurunbook.programs.kubectl import Kubectl
-from gpurunbook.stages import gpu_operator, model
+from gpurunbook.stages import gpu_operator, model, objects, pulling
 from gpurunbook.targets import ClusterState
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ class Facts:
 
     Attributes:
         release: the operator's, if it is the run's to remove.
-        deployed: the model is.
+        deployed: the model is; puller: name of the DaemonSet that pulls its image, if it is still there.
+        smoke: the run's CUDA smoke pods and the ConfigMap with their program, as KIND/NAME.
         exposed: (kind, namespace, name) of Services and Ingresses that have a load balancer outside the cluster.
         claims: (namespace, name) of volume claims; volumes: names of the PersistentVolumes that their driver deletes.
     """
@@ -39,6 +40,8 @@ class Facts:
     exposed: tuple[tuple[str, str, str], ...] = ()
     claims: tuple[tuple[str, str], ...] = ()
     volumes: tuple[str, ...] = ()
+    puller: str = ""
+    smoke: tuple[str, ...] = ()
 
 
 def observe(run: Run) -> Facts:
@@ -47,9 +50,10 @@ def observe(run: Run) -> Facts:
         return Facts(state, None, False)
     pinned = gpu_operator.pin(run)
     found = {r.name: r for r in releases(run.ask(run.helm.list(pinned["namespace"])).stdout)}
-    deployed = bool(model.made(run))
+    deployed, puller, smoke = bool(model.made(run)), pulling.made(run), tuple(gpu_operator.smoke_left(run))
     if not run.target.ours:
-        return Facts(state, found.get(pinned["release"]) if gpu_operator.made(run) else None, deployed)
+        release = found.get(pinned["release"]) if gpu_operator.made(run) else None
+        return Facts(state, release, deployed, puller=puller, smoke=smoke)
     services = run.core.list_service_for_all_namespaces(_request_timeout=30).items
     ingresses = run.client("NetworkingV1Api").list_ingress_for_all_namespaces(_request_timeout=30).items
     exposed = [("service", s) for s in services if s.spec.type == "LoadBalancer"] + [("ingress", i) for i in ingresses]
@@ -58,14 +62,19 @@ def observe(run: Run) -> Facts:
     return Facts(state, found.get(pinned["release"]), deployed,
                  tuple((kind, item.metadata.namespace, item.metadata.name) for kind, item in exposed),
                  tuple((c.metadata.namespace, c.metadata.name) for c in claims),
-                 tuple(v.metadata.name for v in volumes if v.spec.persistent_volume_reclaim_policy == "Delete"))
+                 tuple(v.metadata.name for v in volumes if v.spec.persistent_volume_reclaim_policy == "Delete"), puller, smoke)
 
 
 def plan(run: Run, facts: Facts) -> Plan:
-    """Inside out: load balancers and volumes while their controllers live, the model, the operator, then the cluster."""
+    """Inside out: load balancers and volumes while their controllers live, the pods, the operator, then the cluster."""
     commands = outside(run.kubectl, facts) if facts.state.answers else []
     if facts.deployed:
         commands.append(run.kubectl.delete("deployment", model.manifest(run).name))
+    if facts.puller:
+        commands.append(run.kubectl.delete("daemonset", facts.puller))
+    if facts.smoke:
+        commands.append(run.kubectl("delete", *facts.smoke, "-n", objects.NAMESPACE, "--ignore-not-found",
+                                    why="remove the smoke pods and their program", limit=120))
     if facts.release:
         commands.append(run.helm.uninstall(facts.release.name, gpu_operator.pin(run)["namespace"]))
     whole = run.target.delete(run, facts.state)

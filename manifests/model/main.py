@@ -2,8 +2,8 @@
 
     python main.py --prompt "Long long ago, in a" --precisions int8,reference --repetitions 100
 
-Progress goes to stderr, one line of JSON to stdout, and all logits of the last position to logits.PRECISION.f32
-(float32, little-endian, one per token of the vocabulary). Bad input: exit code 2.
+Progress goes to stderr; one line of JSON to stdout, and after it the sentinel; all logits of the last position to
+logits.PRECISION.f32 (float32, little-endian, one per token of the vocabulary). Bad input: exit code 2.
 """
 
 import argparse
@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import os
-import platform
 import resource
 import sys
 import time
@@ -21,7 +20,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 DTYPES = {"int8": "float16", "nf4": "half", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "reference": "half"}
-WARM_UP = 10  # passes before the timed ones
 
 parser = argparse.ArgumentParser(description="The most likely next tokens of a prompt, as one line of JSON.")
 parser.add_argument("--prompt", default="Long long ago, in a")
@@ -29,9 +27,11 @@ parser.add_argument("--top", type=int, default=10, help="how many tokens (defaul
 parser.add_argument("--precisions", default="int8", help=f"some of {', '.join(DTYPES)} (default: int8)")
 parser.add_argument("--repetitions", type=int, default=0, help="timed passes of each precision (default: 0)")
 parser.add_argument("--logits", type=Path, default="logits.f32", help="files of all logits (default: logits.f32)")
+parser.add_argument("--sentinel", default="", help="what to print last of all (default: nothing)")
 parser.add_argument("--model", default=os.environ.get("MODEL"), help="hub name or folder (default: by device)")
 args = parser.parse_args()
 precisions = args.precisions.split(",")
+warm_up = 10 if args.repetitions else 0  # passes before the timed ones
 for option, wrong in {"--precisions": not set(precisions) <= set(DTYPES) or len(set(precisions)) < len(precisions),
                   "--top": args.top < 1, "--repetitions": args.repetitions < 0,
                   "--prompt": not args.prompt or args.prompt.encode(errors="ignore").decode() != args.prompt,
@@ -74,8 +74,8 @@ def load(precision):
     dtype = DTYPES[precision].replace("half", half)
     bits = {"int8": {"load_in_8bit": True}, "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4",
                                                     "bnb_4bit_compute_dtype": dtype}}.get(precision)
-    quantization = {"quantization_config": BitsAndBytesConfig(**bits)} if bits else {}
-    return AutoModelForCausalLM.from_pretrained(name, dtype=dtype, device_map=device, **quantization)
+    return AutoModelForCausalLM.from_pretrained(name, dtype=dtype, device_map=device,
+                                                quantization_config=BitsAndBytesConfig(**bits) if bits else None)
 
 
 def forward(model):
@@ -104,7 +104,7 @@ def predict(precision):
     args.logits.with_suffix(f".{precision}{args.logits.suffix}").write_bytes(data)
     logp = logits.double().log_softmax(0)
     top = logp.argsort(descending=True, stable=True)[:args.top]  # stable: equal ones in the order of their ids
-    ram = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    ram = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return model, {
         "precision": precision, "dtype": str(model.dtype).removeprefix("torch."),
         "top": [{**token(i), "p": logp[i].exp().item(), "logp": logp[i].item()} for i in top.tolist()],
@@ -112,13 +112,13 @@ def predict(precision):
         "linear_layers": Counter(type(m).__name__ for m in model.modules() if isinstance(m, torch.nn.Linear)),
         "load_seconds": loaded - started, "first_seconds": first - loaded, "weight_bytes": model.get_memory_footprint(),
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if cuda else ram,  # of the process so far
-        "logits_sha256": hashlib.sha256(data).hexdigest(), "warm_up": WARM_UP if args.repetitions else 0, "samples_ms": []}
+        "logits_sha256": hashlib.sha256(data).hexdigest(), "warm_up": warm_up, "samples_ms": []}
 
 
 with torch.inference_mode():
     arms = [predict(precision) for precision in precisions]
     gc.freeze()  # a collection over the libraries' objects would land in one sample
-    for i in range(-WARM_UP if args.repetitions else 0, args.repetitions):
+    for i in range(-warm_up, args.repetitions):
         if i % 25 == 0:
             say(f"timing: {i} of {args.repetitions} done")
         for model, arm in arms[::-1] if i % 2 else arms:  # A B, B A, A B, ...: a drift hits all alike
@@ -130,7 +130,7 @@ print(json.dumps({
     "schema": "gpurunbook/next-token/1", "prompt": args.prompt, "prompt_tokens": [token(i) for i in prompt[0].tolist()],
     "model": getattr(config, "model_name", name), "vocab_size": config.vocab_size,
     "revision": f"sha256:{digest.hexdigest()}" if Path(name).is_dir() else config._commit_hash,
-    "versions": {"python": platform.python_version(), **{m: version(m) for m in ("torch", "transformers", "bitsandbytes")}},
+    "versions": {"python": sys.version.split()[0], **{m: version(m) for m in ("torch", "transformers", "bitsandbytes")}},
     "device": torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads",
-    "arms": [arm for _, arm in arms]}), flush=True)
+    "arms": [arm for _, arm in arms]}), args.sentinel, sep="\n", end="", flush=True)
 os._exit(0)  # the libraries' own way out takes 1.3 s and has nothing left to do

@@ -118,8 +118,8 @@ class Shared(Run):
         def listed(namespace: str, label_selector: str, **options: Any) -> Any:
             wanted = dict(pair.split("=") for pair in label_selector.split(","))
             return SimpleNamespace(items=[
-                SimpleNamespace(metadata=SimpleNamespace(name=name, deletion_timestamp=None), status=status,
-                                spec=SimpleNamespace(node_name="n"))
+                SimpleNamespace(metadata=SimpleNamespace(name=name, deletion_timestamp=None, uid=name), status=status,
+                                spec=SimpleNamespace(node_name="n", containers=[SimpleNamespace(image="i")]))
                 for name, its in labels.items() if wanted.items() <= its.items()])
 
         return SimpleNamespace(list_namespaced_pod=listed)
@@ -159,17 +159,18 @@ class Registry(Run):
     """A run whose cluster has the Deployment with some image, or none."""
 
     live = ""
+    has = ("dolly-v2-deployment",)
 
     def client(self, group: str) -> Any:
         from kubernetes.client import ApiException
 
-        def read(*args: Any, **options: Any) -> Any:
-            if not self.live:
+        def read(name: str, *args: Any, **options: Any) -> Any:
+            if not self.live or name not in self.has:
                 raise ApiException(status=404)
             spec = SimpleNamespace(template=SimpleNamespace(spec=SimpleNamespace(containers=[SimpleNamespace(image=self.live)])))
             return SimpleNamespace(spec=spec)
 
-        return SimpleNamespace(read_namespaced_deployment=read)
+        return SimpleNamespace(read_namespaced_deployment=read, read_namespaced_daemon_set=read)
 
     def program(self, name: str) -> str:
         return f"/bin/{name}"
@@ -196,6 +197,8 @@ def test_no_account_id_is_written_and_the_cluster_gives_it_back(tmp_path: Path) 
         model.wanted(one)
     one.live = ECR
     assert model.wanted(one) == asked
+    one.has = ("dolly-prepull",)
+    assert model.wanted(one) == asked, "the DaemonSet that pulls it knows it too"
 
 
 def test_the_plan_shows_what_differs_and_applies_the_file(tmp_path: Path) -> None:

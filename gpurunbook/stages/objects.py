@@ -1,0 +1,48 @@
+"""One object of a manifest, held against what the cluster has of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gpurunbook.command import Command, failure
+from gpurunbook.deployment import RUN_LABEL, Manifest
+from gpurunbook.errors import RunbookError
+
+if TYPE_CHECKING:
+    from gpurunbook.runbook import Run
+
+NAMESPACE = "default"
+READERS = {"deployment": "read_namespaced_deployment", "daemonset": "read_namespaced_daemon_set"}
+
+
+def there(run: Run, kind: str, name: str) -> Any:
+    """The object of that kind (a key of READERS) and name, such as a V1Deployment; None when there is none."""
+    from kubernetes.client import ApiException
+    try:
+        return getattr(run.client("AppsV1Api"), READERS[kind])(name, NAMESPACE, _request_timeout=30)
+    except ApiException as error:
+        if error.status == 404:
+            return None
+        raise RunbookError(f"the {kind} {name} cannot be read: {error.reason}", where=f"namespace {NAMESPACE}",
+                           next=f"kubectl get {kind} {name} -n {NAMESPACE}") from error
+
+
+def mine(run: Run, found: Any) -> bool:
+    """Whether the run made it: all is its own where the cluster is, else what carries its label."""
+    return run.target.ours or (found.metadata.labels or {}).get(RUN_LABEL) == run.id
+
+
+def differs(run: Run, asked: Manifest) -> bool:
+    """Whether the cluster has it otherwise than the manifest says, by `kubectl diff`. Raises CommandFailed."""
+    diff = run.ask(command(run, asked, "diff", "does the cluster already have it as the file says?", changes=False), check=False)
+    if diff.code not in (0, 1):
+        raise failure(diff)
+    return diff.code == 1
+
+
+def command(run: Run, asked: Manifest, verb: str, why: str, *, changes: bool) -> Command:
+    """`diff` or `apply` of the file; by stdin while the file is not there, or must not hold all of the text."""
+    written = asked.text == asked.readable and (changes or (asked.path.exists() and asked.path.read_text() == asked.text))
+    if written:
+        return run.kubectl.apply(asked.path, why=why) if changes else run.kubectl.diff(asked.path)
+    return run.kubectl(verb, "-f", "-", why=why, changes=changes, stdin=asked.text.encode())
