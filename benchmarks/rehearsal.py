@@ -32,7 +32,7 @@ from gpurunbook.journal import Journal
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "rehearsal.json"
 PAIRS = 5
-ADDED = {"next_token": ("plots",), "latency": ("plots",)}
+ADDED = {"gpu_operator": ("plots",), "next_token": ("plots",), "latency": ("plots",)}
 """Imports that a notebook's cells make later than at the top."""
 
 

@@ -16,7 +16,7 @@ from gpurunbook import stages
 Record = dict[str, Any]
 Kind = Literal["stage", "operator", "pull", "answer"]
 ALLOCATABLE = "GPU allocatable"
-"""What 05 calls its wait."""
+"""The rung that 05 waits for first."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _spans(records: list[Record]) -> list[tuple[str, Kind, float, float]]:
                 intents[r["id"]] = r
                 if "--install" in r["argv"]:
                     began["helm"] = now
-            case "wait" if r["what"] == ALLOCATABLE and not r["blocker"] and "helm" in began:
+            case "wait" if r["what"].endswith(ALLOCATABLE) and not r["blocker"] and "helm" in began:
                 found["operator"] = ("operator, until a GPU is allocatable", "operator", began["helm"], now)
             case "pull":
                 label = f"image pull on {r['node'].partition('.')[0]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 from collections.abc import Callable
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 10
 
 
-def read(kubeconfig: Path, context: str, core: Callable[[], kubernetes.client.CoreV1Api]) -> dict[str, str]:
+def read(kubeconfig: Path, context: str, core: Callable[[], kubernetes.client.CoreV1Api], known: str = "") -> dict[str, str]:
     """`server`, `ca_sha256` and `uid` of the cluster that a context of a kubeconfig names.
+
+    Args:
+        known: an earlier `ca_sha256`. The same CA may stand in a file or, in base64, in the kubeconfig itself: the hash is
+            of the form that gives this one, where one does.
 
     Raises:
         RunbookError: there is no such cluster yet, or it does not answer.
@@ -33,11 +38,19 @@ def read(kubeconfig: Path, context: str, core: Callable[[], kubernetes.client.Co
     from kubernetes.client import ApiException
     from urllib3.exceptions import HTTPError
     server = re.sub(r"(?<=//)[^/@]*@", "", cluster["server"])  # a name and password in it are no part of what it is
-    file = cluster.get("certificate-authority")  # neither, where a public authority has signed the server's certificate
-    ca = cluster.get("certificate-authority-data") or (Path(file).read_text() if file else "")
+    hashes = [hashlib.sha256(form).hexdigest() for form in _forms(cluster)]
     try:
         uid = core().read_namespace("kube-system", _request_timeout=ANSWER_SECONDS).metadata.uid
     except (ApiException, HTTPError) as error:
         raise RunbookError(f"the cluster at {server} does not answer: {type(error).__name__}",
                            where=str(kubeconfig), next="gpurunbook status, then: gpurunbook run --from provision") from error
-    return {"server": server, "ca_sha256": hashlib.sha256(ca.encode()).hexdigest(), "uid": uid}
+    return {"server": server, "ca_sha256": known if known in hashes else hashes[0], "uid": uid}
+
+
+def _forms(cluster: dict[str, Any]) -> tuple[bytes, ...]:
+    """The CA as the kubeconfig has it, and the other way round; nothing where a public authority signed."""
+    if data := cluster.get("certificate-authority-data"):
+        return data.encode(), base64.b64decode(data)
+    file = cluster.get("certificate-authority")
+    pem = Path(file).read_bytes() if file else b""
+    return pem, base64.b64encode(pem)

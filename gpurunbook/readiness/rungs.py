@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from gpurunbook import show
 from gpurunbook.plan import State as Mark
 
 State = Literal["done", "waiting", "trouble", "unknown", "ahead"]
@@ -40,6 +41,8 @@ RUNGS = (
     Rung("running", "container running", (1, 10), 120),
     Rung("exec", "exec answers", (0.2, 2), 30),
 )
+FEW = 5
+"""Nodes up to which each rung of each is shown."""
 BY_NAME = {rung.name: rung for rung in RUNGS}
 
 
@@ -86,12 +89,62 @@ class NodeLadder:
         return next((step for step in self.steps if step.state != "done"), None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ladder:
     """Every GPU node's ladder, and what is wrong, each trouble once."""
 
     nodes: tuple[NodeLadder, ...]
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def table(self) -> show.Table:
+        """Rung by rung for a few nodes; for many, how many nodes are held up where."""
+        if len(self.nodes) > FEW:
+            return self._groups()
+        rows: list[tuple[str, ...]] = []
+        states: list[str] = []
+        for node in self.nodes:
+            for step in node.steps:
+                since = step.since.strftime("%H:%M:%S") if step.since else "-"
+                usual = "{:g} to {:g} s".format(*BY_NAME[step.rung].usual)
+                rows.append((*((node.node,) if len(self.nodes) > 1 else ()), BY_NAME[step.rung].title, step.state, since, usual,
+                             step.evidence))
+                states.append(MARKS[step.state])
+        head = ("rung", "state", "since (UTC)", "usually", "evidence")
+        caption = self.nodes[0].node if len(self.nodes) == 1 else ""
+        return show.Table(("node", *head) if len(self.nodes) > 1 else head, rows, caption, states)
+
+    def _groups(self) -> show.Table:
+        """Nodes that are held up on the same rung in the same way are one row."""
+        groups: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+        for node in self.nodes:
+            step = node.holds
+            key = (step.rung, step.state, step.cause) if step else ("", "done", "")
+            groups.setdefault(key, []).append((node.node, step.evidence if step else "all rungs are done"))
+        names = [rung.name for rung in RUNGS]
+        ordered = sorted(groups.items(), key=lambda pair: names.index(pair[0][0]) if pair[0][0] else len(names))
+        rows = [(BY_NAME[rung].title if rung else "all", state, len(found), found[0][0], found[0][1])
+                for (rung, state, _), found in ordered]
+        return show.Table(("held up at", "state", "nodes", "such as", "evidence there"), rows, f"{len(self.nodes)} GPU nodes",
+                          [MARKS[state] for (_, state, _), _ in ordered])  # type: ignore[index]
+
+    @property
+    def boxes(self) -> tuple[show.Box, ...]:
+        """Each finding: what it is, where, why, and what next."""
+        from gpurunbook.readiness.causes import CAUSES
+        made = []
+        for finding in self.findings:
+            cause = CAUSES[finding.cause]
+            where = BY_NAME[finding.rung].title + (f" of {finding.node}" if finding.node else "")
+            made.append(show.Box(f"{finding.cause}: {cause.title} ({where})",
+                                 (finding.evidence, cause.why, f"next: {finding.next}"), "fail"))
+        return tuple(made)
+
+    def __repr__(self) -> str:
+        return "\n".join([repr(self.table), *map(repr, self.boxes)])
+
+    def _repr_html_(self) -> str:
+        return self.table._repr_html_() + "".join(box._repr_html_() for box in self.boxes)
 
     def to_json(self) -> dict[str, Any]:
         """Nodes, steps and findings as plain values; times in ISO 8601."""

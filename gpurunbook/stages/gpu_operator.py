@@ -1,7 +1,7 @@
 """05: NVIDIA's GPU operator, from the chart to a GPU that a pod can ask for.
 
 `helm --wait` returning is not "GPU usable": the operator's controller makes the driver, toolkit and device plug-in
-afterwards. The stage waits for the ClusterPolicy and for nvidia.com/gpu in the nodes' allocatable.
+afterwards. The stage follows the ladder of readiness until the GPU is allocatable, and then has it compute something.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.journal import Record
 from gpurunbook.plan import Check, Plan
 from gpurunbook.programs.helm import Release, releases
+from gpurunbook.readiness import look, smoke, waiting
+from gpurunbook.readiness.rungs import Ladder
+from gpurunbook.readiness.stack import PCI_LABELS
 from gpurunbook.stages import crds, nodes
 from gpurunbook.stages.nodes import Node
 
 if TYPE_CHECKING:
     from gpurunbook.runbook import Run
 
-PCI_LABELS = ("feature.node.kubernetes.io/pci-10de.present", "feature.node.kubernetes.io/pci-0302_10de.present")
-"""Both spellings of "an NVIDIA device is here" that Node Feature Discovery writes (gpu-operator#78, #114)."""
 ONLINE_SECONDS = 3
 
 
@@ -239,36 +240,29 @@ def plan(run: Run, facts: Facts) -> Plan:
                               f"{run.cluster.gpu_group.ami_family}{said}")
 
 
-def wait(run: Run) -> float:
-    """Wait until every GPU node offers a GPU and the ClusterPolicy, if the release is ours, is ready. Returns seconds."""
-    installed = made(run)
+# What comes of it
 
-    def blocker() -> str:
-        gpu_nodes = [n for n in nodes.observe(run) if n.gpu]
-        without = [n.name for n in gpu_nodes if n.gpus == 0]
-        state = policy_state(run)
-        if without:
-            return f"no nvidia.com/gpu allocatable on {', '.join(without)}; ClusterPolicy {state or 'absent'}"
-        return "" if gpu_nodes and (state == "ready" or not installed) else f"ClusterPolicy {state or 'absent'}"
+def smoke_plan(run: Run) -> Plan:
+    """The CUDA smoke pods that are missing, see gpurunbook.readiness.smoke."""
+    return smoke.plan(run)
 
-    return run.wait("GPU allocatable", blocker, limit=run.target.wait_limit, usual=(1, 300),
-                    next="kubectl get pods -n gpu-operator; kubectl describe clusterpolicy")
+
+def smoke_left(run: Run) -> list[str]:
+    """What of this run's smoke pods is in the cluster, as KIND/NAME for `kubectl delete -n default`."""
+    return smoke.left(run)
+
+
+def wait(run: Run, until: str = "allocatable") -> Ladder:
+    """Follow the ladder until every GPU node has reached a rung, and the ClusterPolicy, if the release is ours, is ready.
+
+    Returns the ladder, with the times that were seen; it is in artifacts/ladder.json too.
+
+    Raises:
+        RunbookError: a node is in trouble: the rung, the cause, why, and what next.
+    """
+    return waiting.wait(run, until, policy=made(run))
 
 
 def verify(run: Run) -> list[Check]:
-    facts = observe(run)
-    bare = [n.name for n in facts.gpu_nodes if not any(n.labels.get(label) == "true" for label in PCI_LABELS)]
-    gpus = sum(n.gpus for n in facts.gpu_nodes)
-    usable = Check("a pod can ask for a GPU", "pass" if gpus else "fail", f"{gpus} nvidia.com/gpu allocatable",
-                   "kubectl get pods -A; kubectl describe nodes")
-    if facts.others:
-        return [Check("GPUs are seen to by others", "pass", facts.others), usable]
-    return [
-        Check("the release is deployed", "pass" if facts.release and facts.release.status == "deployed" else "fail",
-              f"{facts.release.chart}, {facts.release.status}" if facts.release else "absent", "run this stage again"),
-        Check("GPU nodes are found by their PCI label", "fail" if bare else "pass",
-              ", ".join(bare) or PCI_LABELS[0], "kubectl get nodes --show-labels"),
-        Check("ClusterPolicy is ready", "pass" if facts.policy == "ready" else "fail", facts.policy or "absent",
-              "kubectl describe clusterpolicy"),
-        usable,
-    ]
+    """A check for each rung from the release to the smoke pod."""
+    return waiting.checks(look.once(run, exec_too=False).ladder)

@@ -1,0 +1,210 @@
+"""The ladder of an open run: once, or followed until it settles."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from gpurunbook import identity
+from gpurunbook.config import NodeGroup
+from gpurunbook.errors import RunbookError
+from gpurunbook.processes import Process
+from gpurunbook.readiness import probe
+from gpurunbook.readiness.cluster import Cluster
+from gpurunbook.readiness.diagnose import ladder
+from gpurunbook.readiness.reading import Reader, Refused
+from gpurunbook.readiness.rungs import Ladder
+from gpurunbook.readiness.snapshot import Names, Probe, Snapshot, ready, when
+from gpurunbook.readiness.view import View, phase
+
+if TYPE_CHECKING:
+    from gpurunbook.runbook import Run
+
+TICK = 1.0
+"""Seconds after which a ladder is looked at again though nothing changed: a limit may have passed."""
+ASK_AGAIN = 10.0
+"""Seconds between two tries of exec where the first went wrong."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look: the ladder, and what it was read from. `seconds` since the first request."""
+
+    ladder: Ladder
+    snapshot: Snapshot
+    seconds: float
+
+
+def names(run: Run) -> Names:
+    """The names by which this run's GPU nodes, operator and model are known."""
+    from gpurunbook.stages import gpu_operator, model, objects
+    chart, deployment = gpu_operator.pin(run), model.manifest(run)
+    began = run.journal.last("stage", stage="provision")
+    return Names(
+        is_gpu_node=gpu_nodes(run.cluster.groups), wanted=sum(g.desired for g in run.cluster.groups if g.gpu),
+        since=when(began["time"]) if began else None, namespace=chart["namespace"], release=chart["release"],
+        model_namespace=objects.NAMESPACE, model_label=deployment.label, container=deployment.container, run=run.id,
+        helm_at_work=_helm_at_work(run))
+
+
+def gpu_nodes(groups: tuple[NodeGroup, ...]) -> Any:
+    """Whether a node's labels put it into a GPU group; as gpurunbook.stages.nodes decides it."""
+    from gpurunbook.stages.nodes import GROUP_LABELS
+
+    def is_gpu_node(found: Mapping[str, str]) -> bool:
+        named = next((found[key] for key in GROUP_LABELS if key in found), "")
+        group = next((g for g in groups if g.picks.items() <= found.items() or g.name == named), None)
+        return bool(group and group.gpu)
+
+    return is_gpu_node
+
+
+def _helm_at_work(run: Run) -> bool:
+    return any("--install" in record["argv"] and "program" in record and Process(**record["program"]).alive
+               for record in run.journal.in_flight())
+
+
+def once(run: Run, *, exec_too: bool = True) -> Look:
+    """Read the cluster, try exec where the model's container runs, and say what each GPU node shows.
+
+    Args:
+        exec_too: False leaves exec untried.
+
+    Raises:
+        RunbookError: the run has no cluster at all.
+    """
+    began, known = time.monotonic(), names(run)
+    reader, lost = _connect(run)
+    if reader is None:
+        return _look(run, Snapshot(lost=lost), known, began)
+    snapshot = Cluster(reader, known).read()
+    if exec_too and not snapshot.lost:
+        snapshot = replace(snapshot, probe=_probe(run, known, snapshot, None))
+    return _look(run, snapshot, known, began)
+
+
+def follow(run: Run, *, timeout: float, over: Callable[[Look], bool], seen: Seen | None = None,
+           exec_too: bool = True) -> Generator[Look, None, None]:
+    """A look each time that something changes, and each second, until `over` says so or the time is over.
+
+    Args:
+        seen: times that are known already.
+        exec_too: False leaves exec untried.
+
+    Raises:
+        RunbookError: the run has no cluster at all.
+    """
+    began, known = time.monotonic(), names(run)
+    reader, lost = _connect(run)
+    if reader is None:
+        yield _look(run, Snapshot(lost=lost), known, began)
+        return
+    seen = seen or Seen()
+    with Cluster(reader, known).following() as cluster:
+        last: Probe | None = None
+        while True:
+            snapshot = cluster.snapshot()
+            if exec_too and not snapshot.lost:
+                last = _probe(run, known, snapshot, last)
+            found = _look(run, replace(snapshot, probe=last), replace(known, helm_at_work=_helm_at_work(run)), began)
+            found = replace(found, ladder=seen.dated(found.ladder, datetime.now(UTC)))
+            yield found
+            if over(found) or found.seconds > timeout:
+                return
+            cluster.wait(TICK)
+
+
+def footer(run: Run) -> str:
+    """Provenance for a chart: target and run; a rehearsal says so."""
+    where = "REHEARSAL: no GPU, these are no times of AWS" if run.target.cannot_show else run.target.name
+    return f"GPU readiness · {where} · run {run.id}"
+
+
+def _look(run: Run, snapshot: Snapshot, known: Names, began: float) -> Look:
+    found = ladder(snapshot, known, datetime.now(UTC), run.target.patience(run))
+    return Look(found, snapshot, time.monotonic() - began)
+
+
+def _connect(run: Run) -> tuple[Reader | None, str]:
+    """A reader of the run's own cluster; or none, and why it is not to be reached or is another one."""
+    if not run.kubeconfig.exists():
+        raise RunbookError(f"run {run.id} has no cluster", where=str(run.kubeconfig),
+                           next="gpurunbook run --until provision; gpurunbook status lists the runs")
+    from kubernetes.config import ConfigException
+    record = run.journal.last("identity")
+    try:
+        # The smallest API: CoreV1Api alone brings 100 MB of model classes, which nothing here uses.
+        reader = Reader(run.client("VersionApi").api_client)
+        seen = identity.read(run.kubeconfig, run.target.context(run), lambda: _Namespaces(reader),
+                             (record or {}).get("ca_sha256", ""))
+    except Refused as refused:
+        if refused.why == "lost":
+            return None, refused.said
+        return reader, ""  # it answers, and will not say who it is: the rungs tell what can be read
+    except (ConfigException, yaml.YAMLError, OSError, KeyError, TypeError, ValueError) as error:
+        return None, f"{run.kubeconfig.name} cannot be used: {error}"
+    except RunbookError as error:
+        return None, error.what
+    if record and not record.get("void") and (differs := [key for key, value in seen.items() if record[key] != value]):
+        return None, f"the cluster at {seen['server']} is not the one this run began with: {', '.join(differs)} differ"
+    return reader, ""
+
+
+class _Namespaces:
+    """As much of CoreV1Api as identity.read asks for, without a retry of its own."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def read_namespace(self, name: str, **_: object) -> Any:
+        from types import SimpleNamespace
+        found = self._reader.get(f"/api/v1/namespaces/{name}")
+        return SimpleNamespace(metadata=SimpleNamespace(uid=found.get("metadata", {}).get("uid")))
+
+
+def _probe(run: Run, known: Names, snapshot: Snapshot, last: Probe | None) -> Probe | None:
+    """Try exec where the model's container runs, and was not asked before; where it went wrong, not all the time."""
+    model = View(snapshot, known, datetime.now(UTC), 1).model
+    pod = next((p for p in model if ready(p) and phase(p) == "Running"), None)
+    if pod is None:
+        return last
+    if last and last.pod == pod["metadata"]["uid"]:
+        good = last.whole and last.tar is not False
+        if good or (datetime.now(UTC) - last.when).total_seconds() < ASK_AGAIN:
+            return last
+    return probe.ask(run, known, pod)
+
+
+class Seen:
+    """When rungs became done while somebody looked, for those of which the cluster does not tell.
+
+    Args:
+        before: a ladder of earlier, whose times hold for nodes that are still the same.
+    """
+
+    def __init__(self, before: Ladder | None = None) -> None:
+        self._open: set[tuple[str, str]] = set()
+        self._done: dict[tuple[str, str], datetime] = {}
+        self._before = {(node.node, node.steps[0].since): node for node in (before.nodes if before else ()) if node.steps}
+
+    def dated(self, found: Ladder, now: datetime) -> Ladder:
+        """The ladder with what was seen filled in."""
+        for node in found.nodes:
+            if old := self._before.pop((node.node, node.steps[0].since), None):
+                self._done |= {(node.node, s.rung): s.since for s in old.steps if s.since and s.state == "done"}
+            for step in node.steps:
+                key = node.node, step.rung
+                if step.state != "done":
+                    self._open.add(key)
+                    self._done.pop(key, None)
+                elif key in self._open and step.since is None:
+                    self._done.setdefault(key, now)
+        return replace(found, nodes=tuple(replace(node, steps=tuple(
+            replace(step, since=step.since or self._done.get((node.node, step.rung))) for step in node.steps))
+            for node in found.nodes))
+

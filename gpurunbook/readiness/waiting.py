@@ -1,0 +1,111 @@
+"""Notebook 05's wait and checks: the ladder followed to a rung, kept as a file, and judged."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING
+
+from gpurunbook import cells
+from gpurunbook.errors import RunbookError
+from gpurunbook.files import write
+from gpurunbook.masking import hide
+from gpurunbook.plan import Check
+from gpurunbook.plan import State as Mark
+from gpurunbook.readiness import look
+from gpurunbook.readiness.causes import CAUSES
+from gpurunbook.readiness.diagnose import holds
+from gpurunbook.readiness.rungs import BY_NAME, RUNGS, Ladder, State, Step
+from gpurunbook.readiness.screen import Screen, summary
+from gpurunbook.readiness.snapshot import Snapshot, when
+
+if TYPE_CHECKING:
+    from gpurunbook.runbook import Run
+
+CHECKED = tuple(rung.name for rung in RUNGS[4:11])
+"""From the release to the smoke pod."""
+JUDGED: dict[State, Mark] = {"done": "pass", "waiting": "fail", "trouble": "fail", "unknown": "unknown", "ahead": "unknown"}
+FILE = "ladder.json"
+
+
+def wait(run: Run, until: str, *, policy: bool) -> Ladder:
+    """Follow until all GPU nodes have reached a rung, and the ClusterPolicy is ready if `policy`.
+
+    Raises:
+        RunbookError: a node is in trouble, or nothing goes on without a person, or the target's limit is over.
+    """
+    what, screen, blocker, seen = f"GPU nodes reach: {BY_NAME[until].title}", Screen(until), "", look.Seen(_before(run))
+    limit = run.target.wait_limit
+    looks = look.follow(run, timeout=limit, seen=seen, exec_too=False, over=lambda one: False)
+    try:
+        with closing(looks):  # its watches end with this block, whatever happens in it
+            for found in looks:
+                screen(found.ladder, found.seconds)
+                _save(run, found.ladder)
+                now = _blocker(found.ladder, found.snapshot, until, policy=policy)
+                if now != blocker or not now:
+                    run.journal.append("wait", stage=run.stage, what=what, blocker=now, seconds=round(found.seconds, 3))
+                blocker = now
+                if not blocker:
+                    return found.ladder
+                _judge(found.ladder, until)
+    except KeyboardInterrupt as error:
+        cells.shorten(error, f"waiting for: {what}; last seen: {blocker}", str(run.journal.path))
+        raise
+    raise RunbookError(f"{what}: not within {limit:g} s; last seen: {blocker}", where=str(run.journal.path),
+                       next="gpurunbook gpu; kubectl describe clusterpolicy")
+
+
+def _blocker(found: Ladder, snapshot: Snapshot, until: str, *, policy: bool) -> str:
+    if any(holds(node, until) for node in found.nodes):
+        return summary(found, until)
+    state = next((str((item.get("status") or {}).get("state", "pending")) for item in snapshot.policies), "absent")
+    return f"ClusterPolicy {state}" if policy and state != "ready" else ""
+
+
+def _judge(found: Ladder, until: str) -> None:
+    """Raises RunbookError where waiting longer is of no use: the rung, its cause, why, and what next."""
+    for node in found.nodes:
+        step = holds(node, until)
+        if step and step.state == "trouble":
+            cause = CAUSES[step.cause]
+            raise RunbookError(f"{node.node}: {BY_NAME[step.rung].title}: {cause.title} ({cause.name}): {step.evidence}",
+                               where=cause.why, next=step.next)
+        if step and step.next:
+            raise RunbookError(f"{node.node}: {BY_NAME[step.rung].title}: {step.evidence}", where="gpurunbook gpu",
+                               next=step.next)
+
+
+def _save(run: Run, found: Ladder) -> None:
+    write(run.artifacts / FILE, hide(json.dumps({"run": run.id, "target": run.target.name, **found.to_json()}, indent=1)) + "\n")
+
+
+def _before(run: Run) -> Ladder:
+    """The ladder that this run saved before, for the times in it; an empty one where there is none that can be read."""
+    from gpurunbook.readiness.rungs import NodeLadder
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        nodes = json.loads((run.artifacts / FILE).read_text())["nodes"]
+        return Ladder(tuple(NodeLadder(str(node["node"]), tuple(
+            Step(s["rung"], s["state"], when(s["since"])) for s in node["steps"])) for node in nodes))
+    return Ladder(())
+
+
+def checks(found: Ladder, names: tuple[str, ...] = CHECKED) -> list[Check]:
+    """A check for each of the rungs, over all GPU nodes; and one for each trouble that holds none of them up. Pure."""
+    made = [_check(found, rung) for rung in names]
+    told = {(step.rung, step.evidence) for node in found.nodes for step in node.steps}
+    return made + [Check(CAUSES[f.cause].title, "warn", f.evidence, f.next) for f in found.findings
+                   if (f.rung, f.evidence) not in told]
+
+
+def _check(found: Ladder, rung: str) -> Check:
+    steps = [(node.node, step) for node in found.nodes for step in node.steps if step.rung == rung]
+    order = ("trouble", "waiting", "unknown", "ahead", "done")
+    node, worst = min(steps, key=lambda pair: order.index(pair[1].state))
+    name = BY_NAME[rung].title
+    if worst.state == "done":
+        more = f" (and {len(steps) - 1} more nodes)" if len(steps) > 1 else ""
+        return Check(name, "pass", f"{worst.evidence}{more}")
+    cause = f"{worst.cause}: " if worst.cause else ""
+    return Check(name, JUDGED[worst.state], f"{node}: {cause}{worst.evidence or 'a rung below holds it up'}",
+                 worst.next or "gpurunbook gpu")
