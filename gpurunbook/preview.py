@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from gpurunbook import runs, stages, targets
 from gpurunbook.config import load_cluster
 from gpurunbook.errors import RunbookError
 from gpurunbook.journal import ReadOnlyJournal
+from gpurunbook.plan import Plan
 from gpurunbook.runbook import Run
+from gpurunbook.stages import gpu_operator, pulling
 
 NEW = "new"
 ASIDE = {"preflight": "only looks", "teardown": "run by itself at the end, or by: gpurunbook teardown"}
@@ -39,7 +42,7 @@ def plans(root: Path, target: str, cluster_path: Path, run_id: str = "") -> list
             module = import_module(f"gpurunbook.stages.{stage}")
             try:
                 facts = module.observe(run)
-                row = module.plan(run, facts).to_json()
+                row = joined([module.plan(run, facts), *beside(run)])
                 answers = answers or facts.answers
             except RunbookError as error:
                 row = nothing(f"known later: {error.what}")
@@ -47,6 +50,21 @@ def plans(root: Path, target: str, cluster_path: Path, run_id: str = "") -> list
                 row |= nothing(f"{row['reason']}; reads and measures again each time")
         rows.append({"stage": stage, **row})
     return rows
+
+
+def beside(run: Run) -> list[Plan]:
+    """What a stage's notebook does besides its own plan."""
+    if run.stage == "taint":
+        return [pulling.plan(run, pulling.observe(run))]
+    return [gpu_operator.smoke_plan(run)] if run.stage == "gpu_operator" else []
+
+
+def joined(found: Sequence[Plan]) -> dict[str, Any]:
+    """Several plans as one row: those that do nothing are named only where none does anything."""
+    told = [plan for plan in found if plan] or found[:1]
+    rows = [plan.to_json() for plan in told]
+    return {"reason": "; ".join(row["reason"] for row in rows), **{
+        key: [one for row in rows for one in row[key]] for key in ("commands", "shown")}}
 
 
 def nothing(reason: str) -> dict[str, Any]:

@@ -23,21 +23,26 @@ def rungs(ladder: Ladder, *, footer: str, path: Path | None = None, theme: Theme
     slowest = max(ladder.nodes, key=lambda n: [t for _, t in timed(n)][-1:] or [datetime.min], default=None)
     told = timed(slowest) if slowest else []
     bars = spans(told)
-    height = 2.1 + 0.34 * max(len(bars), 1)
+    height = 2.25 + 0.34 * max(len(bars), 1)
     others = f", the slowest of {len(ladder.nodes)} GPU nodes" if len(ladder.nodes) > 1 else ""
     figure, above = page("From the node to the GPU, rung by rung", footer, colours, height=height)
     figure.text(0.04, above, f"{slowest.node if slowest else 'no GPU node'}{others}", color=colours.muted, fontsize=9.5,
                 va="center", parse_math=False)
     bottom = 1.0 / height
-    axes = figure.add_axes((0.25, bottom, 0.71, above - bottom - 0.25 / height))
+    axes = figure.add_axes((0.25, bottom, 0.71, above - bottom - 0.4 / height))
     bare(axes, colours)
     total = max((start + seconds for _, start, seconds in bars), default=1.0) or 1.0
-    axes.set_xlim(0, total * 1.14)
+    axes.set_xlim(0, total * 1.42)
+    axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= total * 1.05])  # none under the column at the right
     axes.set_ylim(len(bars) - 0.4, -0.6)
-    for i, (_, start, seconds) in enumerate(bars):
+    for i, (name, start, seconds) in enumerate(bars):
         axes.barh(i, max(seconds, total * 0.003), left=start, height=0.62, color=colours.arms[0])
         axes.annotate(duration(seconds), (start + seconds, i), (6, 0), textcoords="offset points", va="center",
                       color=colours.text, fontsize=9.5, fontweight="bold")
+        axes.text(1, i, "{:g} to {:g} s".format(*BY_NAME[name].usual), transform=axes.get_yaxis_transform(), ha="right",
+                  va="center", color=colours.muted, fontsize=9)
+    axes.text(1, -0.75, "usually, on AWS", transform=axes.get_yaxis_transform(), ha="right", va="bottom", color=colours.muted,
+              fontsize=9)
     axes.set_yticks(range(len(bars)), [BY_NAME[name].title for name, _, _ in bars], color=colours.text, fontsize=10)
     axes.grid(axis="x", color=colours.grid, linewidth=0.8)
     untold = [BY_NAME[s.rung].title for s in slowest.steps if s.state == "done" and s.since is None] if slowest else []
