@@ -52,12 +52,13 @@ class Gantt:
 
 def gantt(records: Iterable[Record]) -> Gantt | None:
     """Of the last time that each stage ran; None for a journal without an ended stage."""
-    spans = _spans(list(records))
+    records = list(records)
+    spans = _spans(records)
     if not any(kind == "stage" for _, kind, _, _ in spans):
         return None
     zero = min(began for _, _, began, _ in spans)
     bars = tuple(Bar(label, kind, began - zero, ended - began) for label, kind, began, ended in sorted(spans, key=_order))
-    return Gantt(bars, max(ended for *_, ended in spans) - zero, _overlap(spans, list(records)))
+    return Gantt(bars, max(ended for *_, ended in spans) - zero, _overlap(spans, records))
 
 
 def _order(span: tuple[str, Kind, float, float]) -> tuple[float, bool]:

@@ -54,12 +54,14 @@ class Helm:
         return self("repo", "update", name, why=f"read what {name} offers today")
 
     def upgrade_install(self, release: str, chart: str, *, namespace: str, values: Path, version: str = "",
-                        limit: float = 900, usual: tuple[float, float] | None = None) -> Command:
-        """Install or upgrade under a fixed name, so that a second run changes nothing; waits for the pods."""
+                        limit: float = 300, usual: tuple[float, float] | None = None) -> Command:
+        """Install or upgrade under a fixed name, so that a second run changes nothing.
+
+        Without --wait: who watches the ladder sees a trouble at once, and not when helm's time is over.
+        """
         pin = ("--version", version) if version else ()
         return self("upgrade", "--install", release, chart, "-n", namespace, "--create-namespace", "-f", str(values),
-                    *pin, "--wait", f"--timeout={limit:g}s", why=f"install the release {release}", limit=limit + 30,
-                    usual=usual)
+                    *pin, f"--timeout={limit:g}s", why=f"install the release {release}", limit=limit + 30, usual=usual)
 
     def list(self, namespace: str) -> Command:
         # Every state by name: Helm 3 hides some by default, and Helm 4 has no --all.
@@ -73,7 +75,7 @@ class Helm:
 
     def rollback(self, release: str, namespace: str) -> Command:
         """Back to the revision before; the way out of `pending-upgrade`."""
-        return self("rollback", release, "-n", namespace, "--wait", "--timeout=300s", limit=330,
+        return self("rollback", release, "-n", namespace, "--timeout=300s", limit=330,
                     why=f"free the release {release} from an interrupted upgrade")
 
     def uninstall(self, release: str, namespace: str) -> Command:

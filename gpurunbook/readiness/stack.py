@@ -30,6 +30,8 @@ NFD = "feature.node.kubernetes.io/"
 HELM_SECONDS = 60
 """How long a pending revision may lack a helm of ours before it counts as left behind."""
 NO_RUNTIME = "no runtime for"
+OPERATOR = "gpu-operator"
+"""Label `app` of the operator's own pod."""
 
 
 def pci_label(here: Here, below: Below) -> Step:
@@ -94,7 +96,7 @@ def release(here: Here, below: Below) -> Step:
     since = datetime.fromtimestamp(int(stamp), UTC) if stamp.isdigit() and len(stamp) < 12 else made(revision)
     said = f"revision {found.get('version', '?')} is {status}"
     if status == "deployed":
-        return here.done("release", since, said)
+        return _controller(here, since, said)
     if status.startswith("pending"):
         if not names.helm_at_work and here.view.late("release", since, HELM_SECONDS):
             return here.trouble("release", "release-pending", f"{said}, and no helm is at work", since, name=names.release)
@@ -102,6 +104,20 @@ def release(here: Here, below: Below) -> Step:
     if status == "failed":
         return here.trouble("release", "release-failed", said, since, name=names.release)
     return here.waiting("release", since, said, RUN_05)
+
+
+def _controller(here: Here, since: datetime | None, said: str) -> Step:
+    """The release is deployed when helm has written its objects; the operator's own pod has still to come up."""
+    found = [p for p in here.view.snapshot.pods if labels(p).get("app") == OPERATOR
+             and namespace(p) == here.view.names.namespace and not p["metadata"].get("deletionTimestamp")]
+    pod = max(found, key=lambda p: str(p["metadata"].get("creationTimestamp")), default=None)
+    if pod is None:
+        return here.done("release", since, said)
+    if bad := pod_trouble(here, pod):
+        return here.of_pod("release", bad)
+    if not ready(pod):
+        return here.waiting("release", made(pod), f"{said}; {state(pod)}")
+    return here.done("release", latest(since, became(pod, "Ready")), f"{said}; {name(pod)} is Ready")
 
 
 def driver(here: Here, below: Below) -> Step:

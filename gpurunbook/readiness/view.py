@@ -138,7 +138,8 @@ class Here:
         pods = [*self.app(DRIVER), *self.app(TOOLKIT), *self.plugins]
         parts = sorted(str(p["metadata"].get("uid")) for p in pods)
         boot = str((self.node.get("status", {}).get("nodeInfo") or {}).get("bootID"))
-        return hashlib.sha256("/".join([boot, *parts]).encode()).hexdigest()[:12]
+        # The letter in front keeps YAML readers from taking a digest such as 12e456789012 for a number.
+        return "g" + hashlib.sha256("/".join([boot, *parts]).encode()).hexdigest()[:12]
 
     def smoke(self) -> Object | None:
         """The newest smoke pod for this node."""

@@ -1,7 +1,7 @@
 """05: NVIDIA's GPU operator, from the chart to a GPU that a pod can ask for.
 
-`helm --wait` returning is not "GPU usable": the operator's controller makes the driver, toolkit and device plug-in
-afterwards. The stage follows the ladder of readiness until the GPU is allocatable, and then has it compute something.
+Helm is not told to wait, and a helm that has waited would not mean "GPU usable": the operator's controller makes the driver,
+toolkit and device plug-in afterwards. The stage follows the ladder of readiness until the GPU is allocatable, and then has it compute something.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ def plan(run: Run, facts: Facts) -> Plan:
     if chart.online and not chart.known:
         commands += [run.helm.repo_add(chart.repository, chart.url), run.helm.repo_update(chart.repository)]
     install = run.helm.upgrade_install(chart.release, chart.reference, namespace=chart.namespace, values=values,
-                                       version=chart.version if chart.online else "", usual=(2, 600))
+                                       version=chart.version if chart.online else "", usual=(1, 60))
     flags = tuple(word for pair in given for word in ("--set", pair))
     commands.append(replace(install, argv=install.argv + flags, shown=install.shown + flags))
     was = f"{installed.chart}, {installed.status}" if installed else "not installed"

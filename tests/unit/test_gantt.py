@@ -45,7 +45,7 @@ def walk(pulling: float = 12, pulled: float = 40) -> list[dict[str, Any]]:
 
 
 def drawn(records: list[dict[str, Any]]) -> Gantt:
-    found = gantt(records)
+    found = gantt(iter(records))  # a journal hands its records out once
     assert found is not None
     return found
 

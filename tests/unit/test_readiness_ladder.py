@@ -213,3 +213,17 @@ def test_an_empty_snapshot_is_a_missing_node() -> None:
     whole = ladder(Snapshot(), replace(NAMES, since=NOW), NOW)
     assert (whole.findings, whole.nodes[0].steps[0].state) == ((), "waiting")
     assert [f.cause for f in ladder(Snapshot(), NAMES, datetime(2027, 1, 1, tzinfo=UTC)).findings] == ["node-missing"]
+
+
+def test_a_release_is_not_done_before_the_operators_own_pod_is_ready() -> None:
+    own = pod("gpu-operator-5c", app="gpu-operator", on="cpu-1")
+    snapshot = replace(healthy(), pods=(*healthy().pods, own))
+    step = next(s for s in ladder(snapshot, NAMES, NOW).nodes[0].steps if s.rung == "release")
+    assert (step.state, step.evidence) == ("done", "revision 1 is deployed; gpu-operator-5c is Ready")
+    waits(own, "CrashLoopBackOff", restarts=4)
+    step = next(s for s in ladder(snapshot, NAMES, NOW).nodes[0].steps if s.rung == "release")
+    assert (step.state, step.cause) == ("trouble", "unknown")
+    assert "gpu-operator-5c" in step.evidence
+    waits(own, "ImagePullBackOff", "not found")
+    step = next(s for s in ladder(snapshot, NAMES, NOW).nodes[0].steps if s.rung == "release")
+    assert (step.state, step.cause) == ("trouble", "image-pull-back-off")
