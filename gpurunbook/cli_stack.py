@@ -42,7 +42,7 @@ def recipe(root: Path, family: str, instance_type: str, kubernetes: str, cluster
         close = difflib.get_close_matches(family, FAMILIES, 1)
         raise ConfigError(f"unknown image family {family!r}", where="--family",
                           next=f"did you mean {close[0]}?" if close else f"one of: {', '.join(FAMILIES)}")
-    if kubernetes and not re.fullmatch(r"v?\d+\.\d+(\.\d+)?", kubernetes):
+    if kubernetes and not re.fullmatch(r"v?\d+\.\d+(\.\d+)?([-+][\w.+-]+)?", kubernetes):
         raise ConfigError(f"{kubernetes!r} is no Kubernetes version", where="--kubernetes", next="such as 1.36")
     if instance_type and not re.fullmatch(r"[a-z][a-z0-9-]*\d[a-z0-9-]*(\.[a-z0-9-]+)?", instance_type):
         raise ConfigError(f"{instance_type!r} is no EC2 instance type", where="--type", next="such as g4dn.xlarge")

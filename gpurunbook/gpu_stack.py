@@ -95,8 +95,13 @@ class Recipe:
         """Line by line: what, choice, why; last the warnings that the support's line has not said."""
         rows = [(c.what, c.value, c.why) for c in self.choices]
         rows += [("warning", "", warning) for warning in self.warnings if warning not in self.choices[0].why]
-        states = [MARKS[self.support], *("warn" if what == "warning" else "pass" for what, *_ in rows[1:])]
+        states = [MARKS[self.support], *("warn" if what == "warning" else self._mark for what, *_ in rows[1:])]
         return show.Table(("what", "choice", "why"), rows, self.title, states)
+
+    @property
+    def _mark(self) -> str:
+        """Of a choice: nothing is good about the parts of a stack that nobody supports."""
+        return "unknown" if MARKS[self.support] == "fail" else "pass"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"title": self.title}

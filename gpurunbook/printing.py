@@ -14,8 +14,8 @@ from gpurunbook.journal import Record
 from gpurunbook.plan import Checks
 from gpurunbook.report import tokens
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
-out = Console(highlight=False, soft_wrap=True, markup=False)
+console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "unknown": "cyan"}
 
 
