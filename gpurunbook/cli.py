@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gpurunbook import __version__, cli_account, cli_runs, cli_stack, printing, runs, show, stages, targets
+from gpurunbook import __version__, cli_account, cli_drill, cli_gpu, cli_runs, cli_stack, printing, runs, show, stages, targets
 from gpurunbook.cli_options import Chosen, ClusterFile, Json, Parameter, RunId, TargetName, choose
 from gpurunbook.config import load_cluster
 from gpurunbook.errors import ConfigError, RunbookError
@@ -229,5 +229,7 @@ def _unfinished(target: str) -> str:
     return going[-1].id if going else ""
 
 
-for command in (cli_stack.stack, cli_account.ami, cli_account.reap, cli_runs.status, cli_runs.report, cli_runs.clean):
+for command in (cli_gpu.gpu, cli_stack.stack, cli_account.ami, cli_account.reap, cli_runs.status, cli_runs.report,
+                cli_runs.clean):
     app.command()(command)
+app.add_typer(cli_drill.app, name="drill")

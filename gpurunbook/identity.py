@@ -38,7 +38,7 @@ def read(kubeconfig: Path, context: str, core: Callable[[], kubernetes.client.Co
     from kubernetes.client import ApiException
     from urllib3.exceptions import HTTPError
     server = re.sub(r"(?<=//)[^/@]*@", "", cluster["server"])  # a name and password in it are no part of what it is
-    hashes = [hashlib.sha256(form).hexdigest() for form in _forms(cluster)]
+    hashes = [hashlib.sha256(form).hexdigest() for form in _forms(cluster, kubeconfig.parent)]
     try:
         uid = core().read_namespace("kube-system", _request_timeout=ANSWER_SECONDS).metadata.uid
     except (ApiException, HTTPError) as error:
@@ -47,10 +47,10 @@ def read(kubeconfig: Path, context: str, core: Callable[[], kubernetes.client.Co
     return {"server": server, "ca_sha256": known if known in hashes else hashes[0], "uid": uid}
 
 
-def _forms(cluster: dict[str, Any]) -> tuple[bytes, ...]:
-    """The CA as the kubeconfig has it, and the other way round; nothing where a public authority signed."""
+def _forms(cluster: dict[str, Any], folder: Path) -> tuple[bytes, ...]:
+    """The CA as the kubeconfig in `folder` has it, and the other way round; nothing where a public authority signed."""
     if data := cluster.get("certificate-authority-data"):
         return data.encode(), base64.b64decode(data)
     file = cluster.get("certificate-authority")
-    pem = Path(file).read_bytes() if file else b""
+    pem = (folder / file).read_bytes() if file else b""  # kubectl writes a path that begins at the kubeconfig
     return pem, base64.b64encode(pem)
