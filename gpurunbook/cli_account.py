@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
 
 from gpurunbook import printing, runs
 from gpurunbook.errors import ConfigError, RunbookError
+from gpurunbook.files import to_yaml
 from gpurunbook.journal import Journal
 from gpurunbook.masking import hide
 from gpurunbook.printing import console, out
@@ -134,7 +134,7 @@ def adopt(root: Path, cluster: str, region: str, run_id: str) -> Path:
         return folder
     document = {"apiVersion": "eksctl.io/v1alpha5", "kind": "ClusterConfig", "metadata": {"name": cluster, "region": region}}
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (folder / "cluster.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    (folder / "cluster.yaml").write_text(to_yaml([document]))
     return folder if runs.read(folder) else runs.resolve(root, "eks", folder / "cluster.yaml", made_by, start=True)
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from gpurunbook.files import to_yaml
+
 
 def derive(text: str, tags: Mapping[str, str], zones: Mapping[str, Sequence[str]] | None = None) -> str:
     """The file with tags in `metadata.tags`, and node groups (by name) bound to zones.
@@ -26,7 +28,7 @@ def derive(text: str, tags: Mapping[str, str], zones: Mapping[str, Sequence[str]
             return derived
     except yaml.YAMLError:
         pass  # what was put in did not fit: the whole is written anew
-    return yaml.safe_dump(wanted, sort_keys=False)
+    return to_yaml([wanted])
 
 
 def diff(before: str, after: str, *, name: str = "cluster.yaml", derived: str = "runs/ID/cluster.yaml") -> str:
