@@ -590,8 +590,13 @@ def test_a_container_is_killed_as_a_whole_when_it_passes_its_memory_limit(space:
 
 
 def test_an_exec_ends_with_its_container(space: Space) -> None:
-    space.ready(space.apply("brief", "exec sleep 2", spec={"restartPolicy": "Never"}))
-    assert space.kubectl("exec", "brief", "--", "sleep", "60", check=False).returncode == 137
+    space.ready(space.apply("brief", "exec sleep 1000", spec={"restartPolicy": "Never"}))
+    argv = space.argv("exec", "brief", "--", "sh", "-c", "echo begun; exec sleep 60")
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as done:
+        assert done.stdout
+        assert done.stdout.readline() == b"begun\n"
+        space.kubectl("delete", "pod", "brief", "--wait=false")
+        assert done.wait(SECONDS) == 137
 
 
 def test_the_smoke_pods_image_says_that_it_is_a_rehearsal(space: Space) -> None:
@@ -678,7 +683,7 @@ def test_a_new_pod_host_goes_on(space: Space, box: str) -> None:
 
 
 WORLD = {
-    "pace": 0.002, "cut_streams": True, "images": {
+    "pace": 0.02, "cut_streams": True, "images": {
         "irbull/dolly:0.2-slim": {"gigabytes": 20, "lacks": ["tar"]},  # 50 GB unpacked: a CPU node's disk, just so
         DOLLY: {"gigabytes": 45},  # 112.5 GB: more than any node's disk
         "python:3.12-slim": {"pull_error": "failed to resolve reference: not found"}}}
@@ -701,7 +706,7 @@ def test_a_node_pulls_an_image_once_however_many_wait(slow: Space) -> None:
     creating = until(lambda: slow.main("first").get("state"), "it is being made")
     assert creating["waiting"]["reason"] == "ContainerCreating"
     for name in ("first", "second"):
-        slow.ready(name)
+        slow.ready(name)  # 20 GB in 6 to 18 s
         until(lambda name=name: len(slow.events(name)) == 4, "the events")
         assert [e["reason"] for e in slow.events(name)] == ["Pulling", "Pulled", "Created", "Started"]
     pulled = re.fullmatch(r'Successfully pulled image "irbull/dolly:0.2-slim" in (\S+) \((\S+) including waiting\)\. '
@@ -710,7 +715,8 @@ def test_a_node_pulls_an_image_once_however_many_wait(slow: Space) -> None:
     assert pulled[1] != "0s"
     assert " in 0s (" in slow.events("second")[1]["message"]
     slow.ready(slow.apply("third", image="irbull/dolly:0.2-slim", spec={"nodeName": node}))
-    assert slow.events("third")[0]["message"].startswith('Container image "irbull/dolly:0.2-slim" already present')
+    told = until(lambda: slow.events("third"), "its first event")
+    assert told[0]["message"].startswith('Container image "irbull/dolly:0.2-slim" already present')
     images = json.loads(slow.kubectl("get", "node", node, "-o", "json").stdout)["status"]["images"]
     assert {"names": ["irbull/dolly:0.2-slim"], "sizeBytes": 20_000_000_000} in images
 
@@ -732,7 +738,7 @@ def test_what_the_registry_refuses_backs_off(slow: Space) -> None:
 def test_an_image_that_does_not_fit_the_disk(slow: Space) -> None:
     slow.apply("large", image=DOLLY)
     waiting = until(lambda: (found := slow.main("large").get("state", {}).get("waiting", {})).get("message", "").count(
-        "no space left on device") and found, "it does not fit")
+        "no space left on device") and found, "it does not fit", 90)  # 107 of 112 GB, in 12 to 38 s
     assert waiting["reason"] in ("ErrImagePull", "ImagePullBackOff")
     node = slow.get("large")["spec"]["nodeName"]
     assert "FreeDiskSpaceFailed" in until(lambda: (text := slow.kubectl("describe", "node", node).stdout) and

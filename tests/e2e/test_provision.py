@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -66,6 +67,9 @@ def test_nodes_without_the_taint_leave_nothing_to_remove(checkout: Checkout) -> 
     checkout("run", "--run-id", "untainted", "--until", "taint", "-p", "uninitialized_taint=false")
     plan = next(r for r in checkout.records("untainted") if r["kind"] == "plan" and r["stage"] == "taint")
     assert plan["commands"] == []
+    done = checkout("run", "--run-id", "untainted", "--until", "provision", "-p", "pace=0.1", check=False)
+    assert done.returncode == 1
+    assert "this rehearsal's pace is 0: once made, it cannot become 0.1" in done.stderr
     checkout("teardown", "--run-id", "untainted")
 
 
@@ -83,12 +87,16 @@ def test_a_chart_repository_is_added_and_used(own: Checkout, tmp_path: Path) -> 
             psutil.Popen([helm, *args], env=cluster.environment).wait(timeout=30)
         pin = own.root / "manifests" / "gpu-operator" / "chart.yaml"
         pin.write_text(yaml.safe_dump(yaml.safe_load(pin.read_text()) | {"url": url}))
+        plans: list[list[Any]] = []
         for _ in range(2):
             own("run", "--run-id", "online", "--until", "gpu_operator")
-        plans = [r["shown"] for r in own.records("online") if r["kind"] == "plan" and r["stage"] == "gpu_operator"]
-        assert [line.split()[1] for line in plans[0]] == ["repo", "repo", "upgrade"]
-        assert "nvidia/gpu-operator" in plans[0][2]
-        assert plans[1] == []
+            shown = [r["shown"] for r in own.records("online") if r["kind"] == "plan" and r["stage"] == "gpu_operator"]
+            plans.append(shown[sum(map(len, plans)):])
+        first, again = plans
+        assert [line.split()[1] for line in first[0]] == ["repo", "repo", "upgrade"]
+        assert "nvidia/gpu-operator" in first[0][2]
+        assert again
+        assert not any(again), "neither the chart nor the smoke pod once more"
         own("teardown", "--run-id", "online")
     finally:
         server.shutdown()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,50 @@ async def test_gpu_nodes_flap_until_they_are_made_anew() -> None:
     await asyncio.sleep(0.1)
     assert cluster.fell == []
     task.cancel()
+
+
+class Slow(Cluster):
+    """Nodes that take 0.3 s to be Ready again, and what is said of them."""
+
+    def __init__(self, **nodes: dict[str, Any]) -> None:
+        super().__init__(**nodes)
+        self.up: dict[str, float] = {}
+        for one in nodes.values():
+            one["metadata"]["annotations"] |= {"gpurunbook.dev/takes": "0.3s"}
+
+    async def get(self, path: str) -> dict[str, Any]:
+        found = await super().get(path)
+        return {"items": [self.now(one) for one in found["items"]]} if "items" in found else self.now(found)
+
+    def now(self, one: dict[str, Any]) -> dict[str, Any]:
+        there = time.monotonic() >= self.up.get(one["metadata"]["name"], 0)
+        return one | {"status": {"conditions": [{"type": "Ready", "status": str(there)}]}}
+
+    async def patch(self, path: str, body: dict[str, Any], content_type: str) -> dict[str, Any]:
+        await super().patch(path, body, content_type)
+        self.up[self.fell[-1]] = time.monotonic() + 0.3
+        return body
+
+
+class Heard(Recorder):
+    """Keeps what is said of nodes, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[tuple[str, str]] = []
+
+    def node(self, name: str, reason: str, message: str, *, warning: bool = False) -> None:
+        self.said.append((name, reason))
+
+
+async def test_nodes_that_take_their_time_flap_side_by_side_and_are_seen_to_come_back() -> None:
+    cluster, heard = Slow(a=node("a", "1", "1"), b=node("b", "2", "1")), Heard()
+    task = asyncio.create_task(flapping.run(cluster, heard, period=0.15))  # type: ignore[arg-type]
+    async with asyncio.timeout(5):
+        while len(heard.said) < 4:
+            await asyncio.sleep(0.01)
+    task.cancel()
+    assert heard.said[:4] == [("a", "NodeNotReady"), ("b", "NodeNotReady"), ("a", "NodeReady"), ("b", "NodeReady")]
 
 
 async def test_a_deleted_node_of_the_manifest_is_registered_again(tmp_path: Path) -> None:

@@ -321,3 +321,16 @@ def test_a_status_older_than_the_labels_is_not_ready() -> None:
     assert is_ready(made, [])
     assert not is_ready(made, [node()])
     assert not is_ready({**made, "status": {}}, [])
+
+
+def test_bottlerockets_own_plug_in_reports_the_gpus_without_a_pod_of_the_operators() -> None:
+    off = {"enabled": False}
+    world = World(node(os="Bottlerocket OS"), node("cpu-0", gpus=0, os="Bottlerocket OS"),
+                  policies=(policy(driver=off, toolkit=off, devicePlugin=off),))
+    world.settle()
+    assert "nvidia-device-plugin-daemonset" not in world.operands()
+    assert [world.node()["status"][part]["nvidia.com/gpu"] for part in ("capacity", "allocatable")] == ["1", "1"]
+    assert "nvidia.com/gpu" not in world.node("cpu-0")["status"]["capacity"]
+    world.cluster.policies.clear()
+    world.settle()
+    assert world.node()["status"]["allocatable"]["nvidia.com/gpu"] == "1", "it is the image's, not the operator's"

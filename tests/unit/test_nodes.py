@@ -61,6 +61,15 @@ def test_groups_counts_labels_and_places(cluster: ClusterConfig) -> None:
     assert gpu["status"]["nodeInfo"]["osImage"] == "Ubuntu 24.04 LTS"
 
 
+@pytest.mark.parametrize("family", ["Bottlerocket", "BottlerocketFips"])
+def test_bottlerockets_gpus_are_reported_by_the_image_itself(cluster: ClusterConfig, family: str) -> None:
+    groups = tuple(group.model_copy(update={"ami_family": family}) for group in cluster.groups)
+    gpu, *cpus = manifest(cluster.model_copy(update={"groups": groups}), 1)["items"]
+    assert gpu["status"]["nodeInfo"]["osImage"].startswith("Bottlerocket OS")
+    assert [gpu["status"][part]["nvidia.com/gpu"] for part in ("capacity", "allocatable")] == ["1", "1"]
+    assert not [node for node in cpus if "nvidia.com/gpu" in node["status"]["capacity"]]
+
+
 @pytest.mark.parametrize("stuck", [True, False])
 def test_only_gpu_nodes_carry_the_stuck_taint_and_a_parameter_turns_it_off(cluster: ClusterConfig, stuck: bool) -> None:
     gpu, *cpus = manifest(cluster, 1, uninitialized_taint=stuck)["items"]

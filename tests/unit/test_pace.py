@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from gpurunbook.config import load_cluster
 from gpurunbook.errors import ConfigError
+from gpurunbook.targets import Wishes
 from gpurunbook.targets.rehearsal import cloud, kwok, nodes, pace, world
 from gpurunbook.targets.rehearsal.cluster import Rehearsal
 from gpurunbook.targets.rehearsal.world import World
@@ -74,6 +77,22 @@ def test_a_paced_rehearsal_waits_longer(tmp_path: Path) -> None:
     assert target.wait_limit == 60
     World(pace=1).save(tmp_path / "rehearsal" / "world.json")
     assert target.wait_limit == 1860
+
+
+def test_the_pace_of_a_made_rehearsal_stays(tmp_path: Path) -> None:
+    run: Any = SimpleNamespace(folder=tmp_path, id="r-1")
+
+    def paced(wish: str, *, made: bool) -> float:
+        return Rehearsal()._world(run, Wishes(pace=wish), made=made).pace
+
+    assert [paced(wish, made=False) for wish in ("", "instant", "0.1")] == [0, 0, 0.1]
+    World(pace=0.5).save(tmp_path / "rehearsal" / "world.json")
+    assert [paced(wish, made=True) for wish in ("", "instant", "0.5")] == [0.5] * 3
+    assert paced("0.1", made=False) == 0.1, "an interrupted start may begin again otherwise"
+    with pytest.raises(ConfigError, match=r"pace is 0\.5: once made, it cannot become 1") as refused:
+        paced("real", made=True)
+    assert "gpurunbook teardown --run-id r-1" in refused.value.next
+    Rehearsal().agree(load_cluster(ROOT / "cluster.yaml"), Wishes(pace=""))
 
 
 def test_kwok_leaves_our_images_alone_and_takes_its_time_with_the_others() -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
 
 from gpurunbook.targets.rehearsal import pulls
 from gpurunbook.targets.rehearsal.events import Recorder
+from gpurunbook.targets.rehearsal.gpu_operands import TOOLKIT as OPERAND
 from gpurunbook.targets.rehearsal.images import Image
 from gpurunbook.targets.rehearsal.pulls import PullFailed, Pulls
 from gpurunbook.targets.rehearsal.world import World
 
+TOOLKIT = OPERAND.name
 IMAGES = {"a:1": Image("/", gigabytes=10.8), "b:1": Image("/", gigabytes=3), "no:1": Image("/", pull_error="not found")}
 
 
@@ -30,8 +33,21 @@ class Recorded(Recorder):
         self.said.append((name, reason, message))
 
 
+class Once:
+    """Answers the first call with another status, as a server that was asked a moment ago."""
+
+    def __init__(self, server: Server, status: dict[str, Any]) -> None:
+        self.server, self.status, self.asked = server, status, 0
+
+    async def __call__(self, path: str) -> dict[str, Any]:
+        self.asked += 1
+        return self.server.node | {"status": self.status} if self.asked == 1 else self.server.node
+
+
 class Server:
     """One node."""
+
+    patches = 0
 
     def __init__(self, gib: int = 100) -> None:
         self.node: dict[str, Any] = {"metadata": {"name": "n", "uid": "n-1"}, "status": {
@@ -44,6 +60,7 @@ class Server:
     async def patch(self, path: str, body: dict[str, Any], content_type: str) -> dict[str, Any]:
         assert (path, body["metadata"]) == ("/api/v1/nodes/n/status", {"uid": "n-1"})
         self.node = self.node | {"status": self.node["status"] | body["status"]}
+        self.patches += 1
         return self.node
 
 
@@ -99,6 +116,48 @@ async def test_close_ends_what_still_runs() -> None:
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert pulls.present(server.node) == set()
+
+
+async def test_a_node_that_was_read_before_a_pull_ended_is_not_pulled_to_again() -> None:
+    server = Server()
+    puller, _ = made(server, World(pace=0.001))
+    await asyncio.gather(*(puller.ensure(pod(name), "f", "b:1") for name in ("one", "two")))
+    stale = {key: value for key, value in server.node["status"].items() if key != "images"}
+    current, server.get = server.get, Once(server, stale)  # type: ignore[method-assign]
+    await puller.ensure(pod("late"), "f", "b:1")
+    server.get = current  # type: ignore[method-assign]
+    assert server.patches == 1
+    assert server.node["status"]["images"] == [{"names": ["b:1"], "sizeBytes": 3_000_000_000}]
+
+
+def toolkit(uid: str, *, ready: bool, node: str = "n") -> dict[str, Any]:
+    return {"metadata": {"name": uid, "namespace": "gpus", "uid": uid, "labels": {"app": TOOLKIT}}, "spec": {"nodeName": node},
+            "status": {"conditions": [{"type": "Ready", "status": str(ready)}]}}
+
+
+async def test_the_toolkits_restart_of_containerd_ends_a_pull_and_the_next_try_goes_on() -> None:
+    server, world = Server(), World(pace=0.002)  # 0.3 to 0.9 s
+    puller, said = made(server, world)
+    whole = pulls.pull_seconds(10.8, world, "n", "a:1")
+    puller.see("ADDED", toolkit("there before", ready=True))
+    puller.see("ADDED", toolkit("t", ready=False))
+    asking = [asyncio.create_task(puller.ensure(pod(name), "f", "a:1")) for name in ("one", "two")]
+    await asyncio.sleep(0.7 * whole)
+    puller.see("MODIFIED", toolkit("elsewhere", ready=False, node="m"))
+    puller.see("MODIFIED", toolkit("elsewhere", ready=True, node="m"))
+    puller.see("MODIFIED", toolkit("there before", ready=True))
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in asking)
+    puller.see("MODIFIED", toolkit("t", ready=True))
+    for found in await asyncio.gather(*asking, return_exceptions=True):
+        assert isinstance(found, PullFailed)
+        assert str(found) == "rpc error: code = Unavailable desc = error reading from server: EOF"
+    assert ("one", "Failed", f'Failed to pull image "a:1": {pulls.RESTARTED}') in said.said
+    puller.see("MODIFIED", toolkit("t", ready=True))
+    began = time.monotonic()
+    await puller.ensure(pod("one"), "f", "a:1")
+    assert time.monotonic() - began < 0.6 * whole, "what was there stayed"
+    assert pulls.present(server.node) == {"a:1"}
 
 
 async def test_the_registrys_refusal_is_told_and_raised() -> None:

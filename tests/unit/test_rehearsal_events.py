@@ -85,6 +85,21 @@ async def test_an_object_gets_so_many_and_no_more(caplog: pytest.LogCaptureFixtu
     assert "left out" in caplog.text
 
 
+async def test_one_more_every_five_minutes(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    recorder, server = Recorder(lambda: now[0]), Server()
+    for number in range(events.BURST + 2):
+        recorder.pod(POD, "Failed", f"the {number}th")
+    await written(recorder, server)
+    now[0] += events.REFILL
+    for number in range(3):
+        recorder.pod(POD, "Failed", f"later, the {number}th")
+        recorder.pod(POD, "Failed", "the 0th")
+    found = await written(recorder, server)
+    assert [event["message"] for event in found[events.BURST:]] == ["later, the 0th"]
+    assert found[0]["count"] == 4, "what repeats is counted all the while"
+
+
 async def test_a_refused_event_is_logged_and_the_next_is_written(caplog: pytest.LogCaptureFixture) -> None:
     recorder, server = Recorder(), Server()
     server.refuses = 403

@@ -21,7 +21,7 @@ import yaml
 
 from gpurunbook import processes
 from gpurunbook.command import Command
-from gpurunbook.errors import RunbookError
+from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.plan import Check, Plan
 from gpurunbook.programs.eksctl import Eksctl
 from gpurunbook.targets import ClusterState, Part, Target, Wishes
@@ -40,6 +40,8 @@ START_LIMIT = 60.0
 """Seconds for kwokctl to start the processes; here it takes 1 to 2."""
 WAIT_LIMIT, WAIT_LIMIT_REAL = 60.0, 1800.0
 """Seconds that anything may take to become ready: at pace 0, and what each unit of pace adds."""
+END_LIMIT = 15
+"""Seconds for the pod host to end all pods and itself."""
 LEAST_PATIENCE = 0.05
 """Of AWS's times: what this machine needs itself when nothing is delayed."""
 
@@ -73,7 +75,7 @@ class Rehearsal(Target):
         return cluster
 
     def agree(self, cluster: ClusterConfig, wishes: Wishes) -> None:
-        pace.number(wishes.pace)
+        _pace(wishes)
 
     def patience(self, run: Run) -> float:
         return max(load_world(_world_file(run.folder)).pace, LEAST_PATIENCE)
@@ -126,7 +128,6 @@ class Rehearsal(Target):
                                    next="mend what it says, then run this stage again")
 
     def create(self, run: Run, state: ClusterState, wishes: Wishes) -> Plan:
-        world = self._world(run, wishes)
         dead = [p.name for p in state.parts if p.state != "running"]
         port = self._port(run)
         commands: list[Command] = []
@@ -137,8 +138,9 @@ class Rehearsal(Target):
         # One that never came up has nothing to keep, and may have a port that somebody else took.
         never = bool(set(dead) & set(COMPONENTS)) and (run.journal.last("identity") or {"void": True}).get("void", False)
         again = made and (never or not run.kubeconfig.exists())  # kwokctl writes it last, and `start` not at all
+        world = self._world(run, wishes, made=made and not again)
         if again:  # a pod host that has registered its nodes would not do so again
-            commands += [step for kill in self._end_pod_hosts(run) for step in (kill, _ended(kill.argv[1]))]
+            commands += self._end_pod_hosts(run)
         if again or "pod host" in dead:
             commands.append(self._pod_host(run, port))
         create = self._kwokctl(run, "create", "cluster", f"--config={self._folder(run) / 'kwok.yaml'}",
@@ -176,9 +178,17 @@ class Rehearsal(Target):
                 self._folder(run) / "missing-nodes.json": json.dumps(missing, indent=1),
                 self._folder(run) / "kwok.yaml": self._kwok(run, world)}
 
-    def _world(self, run: Run, wishes: Wishes) -> World:
-        """What a drill left for this run, else the plain one; with the wished pace, and a seed of the run's own."""
-        found, wished = load_world(_world_file(run.folder)), pace.number(wishes.pace)
+    def _world(self, run: Run, wishes: Wishes, *, made: bool) -> World:
+        """What a drill left for this run, else the plain one; with the wished pace, and a seed of the run's own.
+
+        Raises:
+            ConfigError: the cluster is `made`, and another pace is wished for. `instant` is what is not said: no wish.
+        """
+        found, wished = load_world(_world_file(run.folder)), _pace(wishes)
+        if made and wished not in (0, found.pace):
+            raise ConfigError(f"this rehearsal's pace is {found.pace:g}: once made, it cannot become {wished:g}",
+                              where="notebook 02, pace",
+                              next=f"gpurunbook teardown --run-id {run.id}, or begin another run, with that pace")
         seed = int(hashlib.sha256(run.id.encode()).hexdigest()[:8], 16)
         return replace(found, pace=wished or found.pace, seed=found.seed or seed)
 
@@ -235,8 +245,8 @@ class Rehearsal(Target):
     # Commands and configuration
 
     def _end_pod_hosts(self, run: Run) -> list[Command]:
-        return [Command(("kill", str(p.pid)), why="stop the pod host, and with it every pod", limit=10)
-                for p in processes.of_runs(run.folder) if p.name == POD_HOST]
+        return [step for p in processes.of_runs(run.folder) if p.name == POD_HOST for step in (
+            Command(("kill", str(p.pid)), why="stop the pod host, and with it every pod", limit=10), _ended(p.pid))]
 
     def _kwokctl(self, run: Run, *args: str, why: str) -> Command:
         return Command((run.program("kwokctl"), *args[:2], f"--name={run.id}", *args[2:]),
@@ -260,6 +270,10 @@ class Rehearsal(Target):
                                    *kwok.stages(run.manifest("rehearsal", "stages.yaml"), ours, world)])
 
 
+def _pace(wishes: Wishes) -> float:
+    return pace.number(wishes.pace or "instant")
+
+
 def _world_file(folder: Path) -> Path:
     return folder / "rehearsal" / "world.json"
 
@@ -271,8 +285,10 @@ def _explain(log: Path) -> str:
     return (errors or lines or ["its log is empty"])[-1].strip()[:400]
 
 
-def _ended(pid: str) -> Command:
-    return Command(("tail", f"--pid={pid}", "-f", "/dev/null"), why="wait until it has ended and its port is free", limit=30)
+def _ended(pid: int, seconds: int = END_LIMIT) -> Command:
+    """Waits, then kills: a process that is waited for all the while keeps its pid, so no other one is meant."""
+    return Command(("sh", "-c", f"timeout {seconds} tail --pid={pid} -s 0.2 -f /dev/null || kill -9 {pid}"), limit=seconds + 10,
+                   why=f"wait until it has ended and its port is free; kill it after {seconds} s")
 
 
 def _try(name: str, question: Any, evidence: str) -> Check:

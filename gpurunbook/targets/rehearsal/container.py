@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from gpurunbook.targets.rehearsal.pod_status import ContainerState, lost, now, r
 from gpurunbook.targets.rehearsal.process import Exit, Process
 from gpurunbook.targets.rehearsal.world import World
 
+log = logging.getLogger(__name__)
 IDLE = ["/bin/sleep", "infinity"]
 KEPT_LOGS = 2  # the newest, and the one before for `kubectl logs --previous`
 
@@ -62,6 +64,7 @@ class Container:
         self.changed = changed
         self._machine, self._pod = machine, pod
         self._folder: Path = machine.pods / pod["metadata"]["uid"] / self.name
+        self._root = self._folder / "root"
         self._process: Process | None = None
         self._oom = False
 
@@ -98,12 +101,12 @@ class Container:
         variables = {**spec.environment(self._pod, self.entry, self.image, maps), **more}
         words = spec.command(self.entry, self.image, variables) or IDLE
         self.jail = self._jail(self.image, volumes, variables)
-        log = LogFile(self.log())
+        lines = LogFile(self.log())
         self._log(self.state.restarts - KEPT_LOGS).unlink(missing_ok=True)
         try:
             process = self._process = Process.start(self.jail, words)
         except OSError as error:
-            log.close()
+            lines.close()
             raise spec.NotNow("RunContainerError", str(error)) from error
         self.state.container_id = f"rehearsal://{self._pod['metadata']['uid']}/{self.name}/{self.state.restarts}"
         started = now()
@@ -114,8 +117,10 @@ class Container:
         self.record("Created", "Container created")
         self.record("Started", "Container started")
         watching = [asyncio.create_task(probes.watch(self)), asyncio.create_task(self._hold())]
+        for task in watching:
+            task.add_done_callback(self._watched)
         try:
-            end = await self._drain(process, log)
+            end = await self._drain(process, lines)
             self.state.state = terminated(end, started, now(), self.state.container_id, oom=self._oom)
         finally:
             for task in watching:
@@ -125,7 +130,7 @@ class Container:
                 one.kill()
             await process.wait()
             process.close()
-            log.close()
+            lines.close()
             self._process, self.state.ready = None, False
             self.running.clear()
             self.changed()
@@ -133,6 +138,15 @@ class Container:
     def _processes(self) -> list[Process]:
         """Its program, and all that exec and probes have started in it."""
         return [process for process in Process.alive if process.jail is self.jail]
+
+    def _watched(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("pod %s, container %s: its probes or its memory limit are watched no more",
+                      self._pod["metadata"]["name"], self.name, exc_info=error)
+
+    async def clean(self) -> None:
+        """Remove the files of its start before. In a thread: they may be many."""
+        await asyncio.to_thread(rootfs.remove, self._root)
 
     async def _hold(self) -> None:
         """Kill all of it when it uses more memory than its limit."""
@@ -144,12 +158,12 @@ class Container:
                 process.kill()
 
     @staticmethod
-    async def _drain(process: Process, log: LogFile) -> Exit:
+    async def _drain(process: Process, lines: LogFile) -> Exit:
         assert process.stdout is not None
         assert process.stderr is not None
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(log.take(process.stdout, "stdout"))
-            tasks.create_task(log.take(process.stderr, "stderr"))
+            tasks.create_task(lines.take(process.stdout, "stdout"))
+            tasks.create_task(lines.take(process.stderr, "stderr"))
         return await process.wait()
 
     def _jail(self, image: Image, volumes: Mapping[str, spec.Volume], variables: Mapping[str, str]) -> Jail:
@@ -166,7 +180,7 @@ class Container:
         self._folder.mkdir(mode=0o711, exist_ok=True)
         own = rootfs.own_folders([bind.dest for bind in binds if not bind.dest.startswith("/etc/")], workdir)
         binds += [Bind(str(path), dest, True)
-                  for dest, path in rootfs.make_own(self._folder / "root", own, self.uid).items()]
+                  for dest, path in rootfs.make_own(self._root, own, self.uid).items()]
         return Jail(
             bwrap=machine.mounts.source(machine.bwrap),
             binds=tuple(Bind(machine.mounts.source(bind.source), bind.dest, bind.writable) for bind in binds),

@@ -1,7 +1,8 @@
 """v1 Events as kubelets write them about their pods and their node, for `kubectl describe` and `kubectl get events`.
 
 One Event for each object, reason and message, counted while it repeats, as client-go's recorder does (tools/record).
-An object gets at most 25 of them, and what cannot be written is logged and lost: no pod waits for an event.
+An object gets at most 25 of them and one more every five minutes, as by the recorder's spam filter (which counts repeated
+ones too). What cannot be written is logged and lost: no pod waits for an event.
 Wording: Kubernetes 1.36 (pkg/kubelet).
 """
 
@@ -11,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -20,7 +22,7 @@ from gpurunbook.targets.rehearsal.api import STRATEGIC, Api, ApiError, Object
 from gpurunbook.targets.rehearsal.pod_status import now
 
 log = logging.getLogger(__name__)
-BURST = 25  # Events of one object, a recorder's spam filter
+BURST, REFILL = 25, 300.0  # Events of one object, and the seconds until it may have one more: a recorder's spam filter
 REMEMBERED = 4096  # Events that are counted on, a recorder's cache
 QUEUED = 2000  # events that wait to be written
 NODE_EVENTS = "default"  # the namespace of what is said about nodes
@@ -45,8 +47,10 @@ class Event:
 class Recorder:
     """Takes events at any time and writes them in their order."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._queue: asyncio.Queue[Event] = asyncio.Queue(QUEUED)
+        self._left: OrderedDict[object, tuple[float, float]] = OrderedDict()  # an object's, and when that was so
         self._written: OrderedDict[tuple[object, ...], tuple[str, int]] = OrderedDict()  # path, count
 
     def pod(self, pod: Object, reason: str, message: str, *, field: str = "", warning: bool = False) -> None:
@@ -86,8 +90,8 @@ class Recorder:
                     raise
                 path, count = "", 0
         if not path:
-            if sum(key[0] == event.involved for key in self._written) >= BURST:
-                log.warning("event left out, the object has %d: %s %s", BURST, event.reason, event.message)
+            if not self._allowed(event):
+                log.warning("event left out, the object has had its %d: %s %s", BURST, event.reason, event.message)
                 return
             body = manifest(event, f"{time.time_ns():x}")
             folder = f"/api/v1/namespaces/{body['metadata']['namespace']}/events"
@@ -97,6 +101,16 @@ class Recorder:
         self._written.move_to_end(event.key)
         if len(self._written) > REMEMBERED:
             self._written.popitem(last=False)
+
+    def _allowed(self, event: Event) -> bool:
+        """Take one of those that the object may still have."""
+        now = self._clock()
+        left, then = self._left.pop(event.involved, (float(BURST), now))
+        left = min(left + (now - then) / REFILL, BURST)
+        self._left[event.involved] = (left - 1 if left >= 1 else left), now
+        if len(self._left) > REMEMBERED:
+            self._left.popitem(last=False)
+        return left >= 1
 
 
 def manifest(event: Event, suffix: str) -> Object:

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import aiohttp
 
+from gpurunbook.targets.rehearsal import pace
 from gpurunbook.targets.rehearsal.api import STRATEGIC, Api, ApiError, Object
 from gpurunbook.targets.rehearsal.events import Recorder
 from gpurunbook.targets.rehearsal.pod_status import now, ready
@@ -22,15 +23,18 @@ UNREACHABLE = (aiohttp.ClientError, TimeoutError, ApiError)
 async def run(api: Api, events: Recorder, period: float = PERIOD) -> NoReturn:
     """Let the GPU nodes flap; never returns. A Node with another uid than the first of its name is well."""
     first: dict[str, str] = {}
-    while True:
-        try:
-            sick = [node for node in (await api.get(NODES))["items"] if has_gpus(node) and
-                    first.setdefault(node["metadata"]["name"], node["metadata"]["uid"]) == node["metadata"]["uid"]]
-            for node in filter(ready, sick):
-                await _flap(api, events, node)
-        except UNREACHABLE as error:
-            log.info("no node flaps now: %s", error)
-        await asyncio.sleep(period)
+    down: dict[str, asyncio.Task[None]] = {}  # by the node's name
+    async with asyncio.TaskGroup() as tasks:
+        while True:
+            try:
+                sick = {node["metadata"]["name"]: node for node in (await api.get(NODES))["items"] if has_gpus(node) and
+                        first.setdefault(node["metadata"]["name"], node["metadata"]["uid"]) == node["metadata"]["uid"]}
+                for name, node in sick.items():
+                    if ready(node) and (name not in down or down[name].done()):
+                        down[name] = tasks.create_task(_flap(api, events, node, period))
+            except UNREACHABLE as error:
+                log.info("no node flaps now: %s", error)
+            await asyncio.sleep(period)
 
 
 def has_gpus(node: Object) -> bool:
@@ -38,15 +42,24 @@ def has_gpus(node: Object) -> bool:
     return node["metadata"].get("annotations", {}).get("gpurunbook.dev/gpus", "0") not in ("", "0")
 
 
-async def _flap(api: Api, events: Recorder, node: Object) -> None:
-    """KWOK makes it Ready again, at once: its Stage `node-ready` waits for nodes that are not."""
+def takes(node: Object) -> float:
+    """Seconds that KWOK waits before it makes a node Ready that is not (its Stage `node-ready`)."""
+    return float(node["metadata"].get("annotations", {}).get(pace.TAKES, "0s").removesuffix("s"))
+
+
+async def _flap(api: Api, events: Recorder, node: Object, patience: float) -> None:
+    """Once down, and up again by KWOK; `patience`: seconds that it may take besides its own."""
     name, time = node["metadata"]["name"], now()
     condition = {"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": WHY,
                  "lastHeartbeatTime": time, "lastTransitionTime": time}
-    await api.patch(f"{NODES}/{name}/status", {"metadata": {"uid": node["metadata"]["uid"]},
-                                               "status": {"conditions": [condition]}}, STRATEGIC)
-    events.node(name, "NodeNotReady", f"Node {name} status is now: NodeNotReady")
-    async with asyncio.timeout(PERIOD):
-        while not ready(await api.get(f"{NODES}/{name}")):
-            await asyncio.sleep(0.1)
+    try:
+        await api.patch(f"{NODES}/{name}/status", {"metadata": {"uid": node["metadata"]["uid"]},
+                                                   "status": {"conditions": [condition]}}, STRATEGIC)
+        events.node(name, "NodeNotReady", f"Node {name} status is now: NodeNotReady")
+        async with asyncio.timeout(patience + takes(node)):
+            while not ready(await api.get(f"{NODES}/{name}")):
+                await asyncio.sleep(0.1)
+    except UNREACHABLE as error:
+        log.info("node %s is not seen to come back: %s", name, error)
+        return
     events.node(name, "NodeReady", f"Node {name} status is now: NodeReady")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from gpurunbook.targets.rehearsal.gpu_labels import RESOURCE
 from gpurunbook.targets.rehearsal.gpu_operands import PLUGIN
-from gpurunbook.targets.rehearsal.gpu_plan import RESOURCE, Cluster
+from gpurunbook.targets.rehearsal.gpu_plan import Cluster
 
 
 def ill(cluster: Cluster, first: dict[str, str], since: str) -> set[str]:

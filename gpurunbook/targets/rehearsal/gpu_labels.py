@@ -23,6 +23,7 @@ MEMORY = "gpurunbook.dev/gpu-memory-mib"
 
 NFD = "feature.node.kubernetes.io/"
 OS_ID, OS_VERSION = f"{NFD}system-os_release.ID", f"{NFD}system-os_release.VERSION_ID"
+RESOURCE = "nvidia.com/gpu"
 PRESENT = "nvidia.com/gpu.present"
 DEPLOY = "nvidia.com/gpu.deploy."
 MIG_MANAGER = f"{DEPLOY}mig-manager"
@@ -60,6 +61,12 @@ PRODUCTS: Mapping[str, Architecture] = {
 def gpus(node: Object) -> int:
     """How many GPUs the node's hardware has."""
     return int(node["metadata"].get("annotations", {}).get(GPUS, "0"))
+
+
+def has_plugin(node: Object) -> bool:
+    """Whether the node's own image reports its GPUs to the kubelet: Bottlerocket's device plug-in is a service, not a pod."""
+    image: str = node.get("status", {}).get("nodeInfo", {}).get("osImage", "")
+    return image.startswith("Bottlerocket")
 
 
 def is_gpu_node(labels: Labels) -> bool:

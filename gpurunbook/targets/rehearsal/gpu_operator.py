@@ -91,8 +91,9 @@ async def run(api: Api, world: World = PLAIN) -> None:
                 if isinstance(error, ApiError) and error.status in HOPELESS:
                     raise
                 log.info("looks again in %g s at most: %s", delay, error)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), delay)
+                with suppress(TimeoutError):  # not wait_for: of Python 3.11, it can lose a cancellation
+                    async with asyncio.timeout(delay):
+                        await changed.wait()
                 changed.set()
                 delay = min(2 * delay, MOST_RETRY)
 

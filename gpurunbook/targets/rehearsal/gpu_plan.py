@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gpurunbook.targets.rehearsal import gpu_labels as node_labels
-from gpurunbook.targets.rehearsal.gpu_labels import Labels, Object
+from gpurunbook.targets.rehearsal.gpu_labels import RESOURCE, Labels, Object
 from gpurunbook.targets.rehearsal.gpu_operands import (
     DRIVER,
     GFD,
@@ -30,7 +30,6 @@ from gpurunbook.targets.rehearsal.world import PLAIN, World
 
 GENERATION = ("deprecated.daemonset.template.generation", "pod-template-generation")
 """By which a DaemonSet's annotation and its pods' label say which template they are of (Kubernetes sets both)."""
-RESOURCE = "nvidia.com/gpu"
 NFD_WORKER = {"app.kubernetes.io/name": "node-feature-discovery", "role": "worker"}
 POLICIES = "/apis/nvidia.com/v1/clusterpolicies"
 RUNTIME_CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
@@ -139,6 +138,8 @@ def _capacities(cluster: Cluster, ill: Collection[str]) -> list[Change]:
     for node in cluster.nodes:
         name, status = node["metadata"]["name"], node.get("status", {})
         count = str(node_labels.gpus(node)) if name in plugins else "0"
+        if node_labels.has_plugin(node):
+            count = str(node_labels.gpus(node))
         # The kubelet counts an unhealthy device in the capacity only.
         want = {"capacity": count, "allocatable": "0" if plugins.get(name) in ill else count}
         known = any(RESOURCE in status.get(part, {}) for part in want)

@@ -2,7 +2,8 @@
 
 Most machines give us no cgroup to write to, so the pod host looks. What counts is anonymous memory, heap and stacks:
 the model's weights are mapped from one shared file, and a kernel too drops pages of files before it kills. A look is
-taken five times a second, so a program can pass its limit for that long.
+taken five times a second, so a program can pass its limit for that long; where processes share much memory, which only
+an exact look tells, for two seconds.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from gpurunbook.targets.rehearsal.api import Object
 
-PAUSE = 0.2  # seconds between two looks
+PAUSE, MOST_PAUSE = 0.2, 2.0  # seconds between two looks, and at most between two exact ones
+PROC = Path("/proc")
 PAGE = os.sysconf("SC_PAGE_SIZE")
-UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
+UNITS = {"": 1, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
          "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60}
 
 
@@ -36,27 +38,48 @@ def limit(container: Object) -> int | None:
     return None if text is None else quantity(str(text))
 
 
-async def exceeded(roots: Callable[[], Iterable[int]], most: int) -> None:
+async def exceeded(roots: Callable[[], Iterable[int]], most: int,
+                   exactly: Callable[[Sequence[int]], int] | None = None) -> None:
     """Return when the processes below these use more than so many bytes together.
 
     Args:
         roots: asked at each look, for the processes 1 of the container's jails.
+        exactly: the bytes that processes use; by itself, `exact` of each.
     """
+    pause = PAUSE
     while True:
         pids = [pid for root in roots() for pid in tree(root)]
-        if sum(map(anonymous, pids)) > most and sum(map(exact, pids)) > most:
+        if sum(map(anonymous, pids)) <= most:
+            pause = PAUSE
+        elif await asyncio.to_thread(exactly or _exactly, pids) > most:  # slow, and others wait for the loop
             return
-        await asyncio.sleep(PAUSE)
+        else:
+            pause = min(2 * pause, MOST_PAUSE)
+        await asyncio.sleep(pause)
 
 
-def tree(pid: int) -> list[int]:
-    """A process and all below it; those that end meanwhile are left out."""
-    found = [pid]
-    for parent in found:
+def tree(pid: int, proc: Path = PROC) -> list[int]:
+    """A process and all below it. Left out are those that end meanwhile, and others that got their pid."""
+    found = [(pid, 0)]
+    for one, above in found:
         with contextlib.suppress(OSError):
-            for thread in Path(f"/proc/{parent}/task").iterdir():
-                found += map(int, (thread / "children").read_text().split())
-    return found
+            below = [int(child) for thread in (proc / str(one) / "task").iterdir()
+                     for child in (thread / "children").read_text().split()]
+            if above == 0 or parent(one, proc) == above:
+                found += [(child, one) for child in below]
+    return [one for one, above in found if above == 0 or parent(one, proc) == above]
+
+
+def parent(pid: int, proc: Path = PROC) -> int:
+    """The pid of a process's parent; 0 when it has ended."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        # The name before these may hold spaces and brackets.
+        return int((proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+def _exactly(pids: Sequence[int]) -> int:
+    return sum(map(exact, pids))
 
 
 def anonymous(pid: int) -> int:

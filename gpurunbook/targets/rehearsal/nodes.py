@@ -13,6 +13,7 @@ from gpurunbook.config import ClusterConfig, NodeGroup
 from gpurunbook.errors import ConfigError
 from gpurunbook.stages.taint import UNINITIALIZED
 from gpurunbook.targets.rehearsal import pace
+from gpurunbook.targets.rehearsal.gpu_labels import RESOURCE, has_plugin
 from gpurunbook.targets.rehearsal.instance_types import InstanceType, lookup
 from gpurunbook.targets.rehearsal.pace import TAKES, duration
 from gpurunbook.targets.rehearsal.world import PLAIN, World
@@ -84,7 +85,7 @@ def _node(cluster: ClusterConfig, group: NodeGroup, kind: InstanceType, number: 
     storage = ((world.disk_gib if group.gpu else 0) or group.volume_gib) * 2**20
     capacity = {"cpu": str(kind.cpus), "memory": f"{kind.memory_mib}Mi", "pods": str(kind.max_pods),
                 "ephemeral-storage": f"{storage}Ki"}
-    return {
+    made: dict[str, Any] = {
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": name, "labels": labels, "annotations": {
             "kwok.x-k8s.io/node": "fake", **({TAKES: duration(pace.seconds("node ready", world, name))} if world.pace else {}),
@@ -107,11 +108,16 @@ def _node(cluster: ClusterConfig, group: NodeGroup, kind: InstanceType, number: 
                          "kubeProxyVersion": ""},
         },
     }
+    if kind.gpus and has_plugin(made):
+        for part in ("capacity", "allocatable"):
+            made["status"][part] = made["status"][part] | {RESOURCE: str(kind.gpus)}
+    return made
 
 
 def _os(family: str) -> str:
     if family.startswith("Ubuntu"):
         digits = family[-4:]
         return f"Ubuntu {digits[:2]}.{digits[2:]} LTS"
-    return {"AmazonLinux2023": "Amazon Linux 2023", "AmazonLinux2": "Amazon Linux 2",
-            "Bottlerocket": "Bottlerocket OS"}.get(family, family)
+    if family.startswith("Bottlerocket"):  # BottlerocketFips too
+        return "Bottlerocket OS"
+    return {"AmazonLinux2023": "Amazon Linux 2023", "AmazonLinux2": "Amazon Linux 2"}.get(family, family)

@@ -1,4 +1,8 @@
-"""How long things take on AWS, and so in a rehearsal that is told to take its time. Seeded: a run's times are its own."""
+"""How long things take on AWS, and so in a rehearsal that is told to take its time. Seeded: a run's times are its own.
+
+Some take longer than what stands here, since one thing disturbs another: the toolkit's restart of containerd ends the
+pulls that run on its node, and their next try waits for the kubelet's back-off (pulls.py).
+"""
 
 from __future__ import annotations
 

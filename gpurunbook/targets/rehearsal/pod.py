@@ -179,6 +179,7 @@ class Pod:
                 container.state.restarts += 1
             if not pulled:
                 await self._pull(container)
+            await container.clean()
             if self._ending.is_set():
                 return False
             pulled, began = True, time.monotonic()

@@ -38,6 +38,7 @@ from gpurunbook.targets.rehearsal.registration import register, register_again
 log = logging.getLogger(__name__)
 KUBECONFIG_PAUSE = 0.1  # seconds between two looks for the kubeconfig
 OPERATOR_PAUSE = 5.0  # seconds before a crashed operator is started again
+END_LIMIT = 5.0  # seconds in which all pods end once their host is told to
 REFUSED = {
     "attach": "attach is not part of the rehearsal: use `kubectl exec` or `kubectl logs -f`",
     "portForward": "port-forward is not part of the rehearsal, its pods have no network: use `kubectl exec`",
@@ -82,8 +83,8 @@ def machine(settings: Settings) -> Machine:
 class PodHost:
     """The server, the pods and the simulated operator on one event loop."""
 
-    def __init__(self, settings: Settings, shared: Machine) -> None:
-        self._settings, self._world = settings, shared.world
+    def __init__(self, settings: Settings, shared: Machine, *, end_limit: float = END_LIMIT) -> None:
+        self._settings, self._world, self._end_limit = settings, shared.world, end_limit
         self._events = Recorder()
         self._pods = Pods(shared, self._events)
 
@@ -109,7 +110,9 @@ class PodHost:
             await asyncio.gather(stopped, return_exceptions=True)
             if not work.cancelled() and work.done():
                 work.result()
-            await asyncio.gather(work, return_exceptions=True)
+            # One that does not end keeps nobody waiting: the processes below are killed, and the loop cancels it again.
+            if not (await asyncio.wait({work}, timeout=self._end_limit))[0]:
+                log.error("not all of the pod host's work ended within %g s", self._end_limit)
         finally:
             await runner.cleanup()
             for process in list(Process.alive):
@@ -139,6 +142,9 @@ class PodHost:
 
                 await gpu_operator.run(api, self._world)
             except Exception:
+                # What fails in the moment of the cancellation comes instead of it, in the group's error.
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    raise
                 log.exception("the simulated GPU operator crashed; starting it again")
             await asyncio.sleep(OPERATOR_PAUSE)
 

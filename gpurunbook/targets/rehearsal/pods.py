@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
+from pathlib import Path
 
 from gpurunbook.targets.rehearsal import rootfs
 from gpurunbook.targets.rehearsal.api import Api, Object
@@ -43,6 +45,7 @@ class Pods:
             await self._forget(api)
             async for kind, pod in api.watch("/api/v1/pods"):
                 self._faults.see(kind, pod)
+                pulls.see(kind, pod)
                 uid = pod["metadata"]["uid"]
                 if uid in self._tasks:
                     self._tasks[uid][0].see(pod)
@@ -83,6 +86,10 @@ class Pods:
             except UNREACHABLE as error:
                 log.info("waiting for the API server: %s", error)
                 await asyncio.sleep(RETRY)
-        for folder in self._machine.pods.iterdir():
-            if folder.name not in known:
-                rootfs.remove(folder)
+        await asyncio.to_thread(_remove_others, self._machine.pods, known)
+
+
+def _remove_others(pods: Path, known: Collection[str]) -> None:
+    for folder in pods.iterdir():
+        if folder.name not in known:
+            rootfs.remove(folder)

@@ -17,11 +17,12 @@ import signal
 import struct
 import subprocess
 import termios
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
+from gpurunbook.targets.rehearsal import memory
 from gpurunbook.targets.rehearsal.jail import Jail
 
 CHUNK = 1 << 16  # bytes: a pipe's capacity
@@ -54,9 +55,11 @@ class Process:
     def __init__(self, jail: Jail, bwrap: subprocess.Popen[bytes], status: int) -> None:
         self.jail = jail
         self._bwrap, self._status, self._said, self._killing = bwrap, status, b"", False
+        self._init_fd: int | None = None  # by it a signal reaches the jail's init and never a later process of its pid
         self._ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._pidfd = os.pidfd_open(bwrap.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
+        asyncio.get_running_loop().add_reader(status, self._hear)
         self.alive.add(self)
 
     @classmethod
@@ -107,9 +110,14 @@ class Process:
         """Send a signal to the program itself (bubblewrap would not pass it on)."""
         if self._ended.done():
             return
+        init = self.init
         try:
-            children = Path(f"/proc/{self.init}/task/{self.init}/children").read_text().split()
-            os.kill(int(children[0]), number)
+            if init is None or self._init_fd is None:
+                raise ProcessLookupError
+            program = int(Path(f"/proc/{init}/task/{init}/children").read_text().split()[0])
+            with _pidfd(program, init) as found:
+                signal.pidfd_send_signal(self._init_fd, 0)  # still there, so it was our init whose child we looked up
+                signal.pidfd_send_signal(found, number)
         except (OSError, IndexError):
             self.kill()  # no program yet, or none any more
 
@@ -120,15 +128,18 @@ class Process:
         """
         if not self._ended.done() and not self._killing:
             self._killing = True
-            asyncio.get_running_loop().add_reader(self._status, self._kill_init)
-            self._kill_init()
+            self._hear()
 
-    def _kill_init(self) -> None:
-        """Now, or as soon as bubblewrap says which it is; it says so or ends."""
-        if (init := self.init) is not None:
+    def _hear(self) -> None:
+        """Take hold of the init as soon as bubblewrap says which it is; it says so or ends. End it if that is due."""
+        if self._init_fd is None and (init := self.init) is not None:
             asyncio.get_running_loop().remove_reader(self._status)
+            # Until bubblewrap has been waited for nobody else has its pid, so what is its child is the jail's init.
+            with contextlib.suppress(ProcessLookupError), _pidfd(init, self._bwrap.pid) as found:
+                self._init_fd = os.dup(found)
+        if self._killing and self._init_fd is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(init, signal.SIGKILL)
+                signal.pidfd_send_signal(self._init_fd, signal.SIGKILL)
 
     def resize(self, rows: int, columns: int) -> None:
         """Set the terminal's size, in characters; the program gets SIGWINCH."""
@@ -167,10 +178,24 @@ class Process:
         loop.remove_reader(self._status)
         code = self._bwrap.wait()
         jailed = self._killing or code < 0 or "exit-code" in self._statements()
-        os.close(self._pidfd)
-        os.close(self._status)
+        for descriptor in (self._pidfd, self._status, self._init_fd):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._init_fd = None
         self.alive.discard(self)
         self._ended.set_result(Exit(128 - code if code < 0 else code, jailed))
+
+
+@contextlib.contextmanager
+def _pidfd(pid: int, parent: int) -> Iterator[int]:
+    """A hold of the process with this pid. Raises ProcessLookupError when it is not, or no longer, a child of `parent`."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        if memory.parent(pid) != parent:
+            raise ProcessLookupError(pid)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 async def chunks(descriptor: int) -> AsyncIterator[bytes]:
