@@ -53,18 +53,22 @@ def plans(root: Path, target: str, cluster_path: Path, run_id: str = "") -> list
 
 
 def beside(run: Run) -> list[Plan]:
-    """What a stage's notebook does besides its own plan."""
-    if run.stage == "taint":
-        return [pulling.plan(run, pulling.observe(run))]
-    return [gpu_operator.smoke_plan(run)] if run.stage == "gpu_operator" else []
+    """What a stage's notebook does besides its own plan; what cannot be known now does not hide that."""
+    try:
+        if run.stage == "taint":
+            return [pulling.plan(run, pulling.observe(run))]
+        if run.stage == "model":
+            return [pulling.end(run, pulling.look(run))]
+        return [gpu_operator.smoke_plan(run)] if run.stage == "gpu_operator" else []
+    except RunbookError as error:
+        return [run.plan((), f"known later: {error.what}")]
 
 
 def joined(found: Sequence[Plan]) -> dict[str, Any]:
-    """Several plans as one row: those that do nothing are named only where none does anything."""
+    """Several plans as one row: those that do nothing are named only where none does anything. No command stands twice."""
     told = [plan for plan in found if plan] or found[:1]
-    rows = [plan.to_json() for plan in told]
-    return {"reason": "; ".join(row["reason"] for row in rows), **{
-        key: [one for row in rows for one in row[key]] for key in ("commands", "shown")}}
+    commands = {command.argv: command.short for plan in told for command in plan}
+    return {"reason": "; ".join(plan.reason for plan in told), "commands": list(commands), "shown": list(commands.values())}
 
 
 def nothing(reason: str) -> dict[str, Any]:

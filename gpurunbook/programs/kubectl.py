@@ -70,8 +70,11 @@ class Kubectl:
         return self("taint", "nodes", *picked, f"{taint}-", why=f"remove the taint {taint}")
 
     def cp_into(self, file: Path, pod: str, target: str, *, container: str, namespace: str = "default") -> Command:
-        """Copy a file into a pod (needs tar there). Never used the other way: five CVEs are about pod-to-host."""
-        return self("cp", str(file), f"{namespace}/{pod}:{target}", "-c", container, limit=120,
+        """Copy a file into a pod (needs tar there). Never used the other way: five CVEs are about pod-to-host.
+
+        The owner is not preserved: root without the capability CHOWN cannot give a file to the laptop's uid.
+        """
+        return self("cp", str(file), f"{namespace}/{pod}:{target}", "-c", container, "--no-preserve=true", limit=120,
                     why=f"copy {file.name} into the pod")
 
     def exec(self, pod: str, *command: str, container: str, why: str, namespace: str = "default", limit: float = 60,

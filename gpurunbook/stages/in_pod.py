@@ -34,7 +34,16 @@ LOOK = (
     '"digest": hashlib.sha256(f.read_bytes()).hexdigest() if f.is_file() else "", "tar": bool(shutil.which("tar")), '
     '"folder": there, "writable": os.access(d, os.W_OK), "user": os.getuid(), "owner": d.stat().st_uid if there else -1, '
     '"read_only": mount if there and os.statvfs(d).f_flag & os.ST_RDONLY else ""})); print(sys.argv[2].partition("=")[2])')
-"""Asked in one call, since each takes 0.15 s. In Python, which an image has to have if main.py is to run in it."""
+"""Asked in one call, since each takes 0.15 s."""
+CHECKED = 'hashlib.sha256(data).hexdigest() == sha or sys.exit("it arrived damaged"); '
+RENAME = ('import hashlib, os, sys; path, sha = sys.argv[1:]; data = open(path + ".new", "rb").read(); '
+          f'{CHECKED}os.replace(path + ".new", path)')
+PUT = ('import hashlib, os, sys; path, sha = sys.argv[1:]; data = sys.stdin.buffer.read(); '
+       f'{CHECKED}open(path + ".new", "wb").write(data); os.replace(path + ".new", path)')
+READ = 'import sys; sys.stdout.buffer.write(open(sys.argv[1], "rb").read())'
+"""All in Python, which an image has to have if main.py is to run in it; sh, sha256sum, mv and cat it may well lack."""
+MAIN = "main.py"
+"""The one program that tells its own errors: they are believed at once."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +142,22 @@ def _asked(command: Command) -> str:
     return next((arg.removeprefix(OPTION) for arg in command.argv if arg.startswith(OPTION)), "") or "\n"
 
 
+def unwritable(place: Place, pod: str, folder: str) -> RunbookError:
+    """The error for a place where nothing can be written, with what would mend it."""
+    look, mount = f"kubectl get pod {pod} -o yaml", f"mount an emptyDir at {folder}"
+    if not place.folder:
+        return RunbookError(f"the pod has no folder {folder}", where=look, next=f"take an image that has it, or {mount}")
+    if place.read_only == "/":
+        return RunbookError(f"{folder} is read-only in the pod: its root file system is", where=look,
+                            next=f"take readOnlyRootFilesystem out of manifests/model/deployment.yaml, or {mount}; then run 06")
+    if place.read_only:
+        return RunbookError(f"{folder} is read-only in the pod: it lies in the mount {place.read_only}", where=look,
+                            next=f"take readOnly off that volumeMount, or {mount}; then run 06")
+    return RunbookError(f"{folder} belongs to uid {place.owner}, and the container runs as uid {place.user}, which may not "
+                        "write there", where=look, next=f"set runAsUser: {place.owner} in manifests/model/deployment.yaml, or "
+                        f"{mount}; then run 06")
+
+
 # What became of the pod
 
 def life(run: Run, pod: str, container: str, namespace: str = "default") -> Life | None:
@@ -176,34 +201,47 @@ def became(before: Life, now: Life | None) -> str:
     return ""
 
 
-def explain(result: Result, name: str, before: Life, now: Callable[[], Life | None], *, settle: float = SETTLE,
-            poll: float = 0.2) -> RunbookError | None:
-    """Why an exec of main.py went wrong, as far as its pod tells; None when the pod is as it was, and says nothing.
+def explain(result: Result, name: str, before: Life, now: Callable[[], Life | None], *, when: str, what: str = MAIN,
+            settle: float = SETTLE, poll: float = 0.2) -> RunbookError | None:
+    """Why an exec went wrong, as far as its pod tells; None when the pod is as it was, and says nothing.
 
     Args:
-        before: the pod when main.py was copied.
-        now: looks at it afresh; for up to `settle` seconds where the end was not the program's own.
+        before: the pod when it was last known to be well.
+        now: looks at it afresh; for up to `settle` seconds, unless MAIN has told an error of its own.
+        when: what we were at, such as "while main.py ran".
+        what: the program that was run.
     """
-    own = FROM_THE_PROGRAM in result.stderr and result.code != KILLED
+    own = what == MAIN and FROM_THE_PROGRAM in result.stderr and result.code != KILLED
     deadline = time.monotonic() + (0 if own else settle)
     while not (happened := became(before, after := now())) and time.monotonic() < deadline:
         time.sleep(poll)
-    describe = f"kubectl describe pod {name} -n default"
-    limit = f"its memory limit is {before.memory}" if before.memory else "it has no memory limit: the node had no more"
-    if happened and after and "OOMKilled" in after.ended:
-        return RunbookError(f"out of memory: the pod {name} {happened}, while main.py ran; {limit}", where=describe,
+    if happened:
+        return gone(name, happened, before, after, when)
+    if result.code == KILLED:
+        return RunbookError(f"{what} was killed (exit code {KILLED}), and the pod {name} does not say by whom; {_limit(before)}",
+                            where=_describe(name), next=f"kubectl exec -n default {name} -- cat /sys/fs/cgroup/memory.events "
+                                                        "(oom_kill above 0: memory it was)")
+    return None
+
+
+def gone(name: str, happened: str, before: Life, after: Life | None, when: str) -> RunbookError:
+    """The error for what `became` says of a pod."""
+    if after and "OOMKilled" in after.ended:
+        return RunbookError(f"out of memory: the pod {name} {happened}, {when}; {_limit(before)}", where=_describe(name),
                             next="raise resources.limits.memory in manifests/model/deployment.yaml and run notebook 06, or ask "
                                  "for less: -p precisions=int8")
-    if happened:
-        again = "this notebook again from its start" if after and after.uid == before.uid and not after.failed else \
-            "notebooks/06_model.ipynb, then this one from its start"
-        return RunbookError(f"the pod {name} {happened}, while main.py ran; what was copied into it is gone",
-                            where=describe, next=f"run {again}")
-    if result.code == KILLED:
-        return RunbookError(f"main.py was killed (exit code {KILLED}), and the pod {name} does not say by whom; {limit}",
-                            where=describe, next=f"kubectl exec -n default {name} -- cat /sys/fs/cgroup/memory.events "
-                                                 "(oom_kill above 0: memory it was)")
-    return None
+    again = "this notebook again from its start" if after and after.uid == before.uid and not after.failed else \
+        "notebooks/06_model.ipynb, then this one from its start"
+    return RunbookError(f"the pod {name} {happened}, {when}; what was copied into it is gone", where=_describe(name),
+                        next=f"run {again}")
+
+
+def _limit(life: Life) -> str:
+    return f"its memory limit is {life.memory}" if life.memory else "it has no memory limit: the node had no more"
+
+
+def _describe(name: str) -> str:
+    return f"kubectl describe pod {name} -n default"
 
 
 def table(place: Place, digest: str) -> show.Table:

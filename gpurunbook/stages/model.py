@@ -11,7 +11,7 @@ import yaml
 
 from gpurunbook import deployment as data
 from gpurunbook import show
-from gpurunbook.deployment import REFERENCE, WEIGHTS, Deployment, Document, Manifest, derive, names
+from gpurunbook.deployment import REFERENCE, WEIGHTS, Deployment, Manifest, derive, names
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.masking import hide
 from gpurunbook.plan import Check, Plan
@@ -20,6 +20,8 @@ from gpurunbook.stages.objects import NAMESPACE
 
 if TYPE_CHECKING:
     from gpurunbook.runbook import Run
+
+FILE = "deployment.yaml"
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,6 @@ class Facts:
                           states=["pass" if p.ready else "warn" for p in self.pods] or ["unknown"])
 
 
-PREPULL = "dolly-prepull"
-"""The DaemonSet of manifests/model/prepull.yaml, see gpurunbook.stages.pulling."""
-
-
 # The manifest
 
 def manifest(run: Run) -> Deployment:
@@ -69,7 +67,7 @@ def manifest(run: Run) -> Deployment:
     used = run.journal.last("model")
     if used:
         return Deployment(**used["deployment"])
-    document = _document(run)
+    document = objects.document(run, FILE)
     # A cluster that is only taken down may be known by its name alone.
     return names(derive(document, run.cluster.gpu_group, run_id=_label(run)) if run.cluster.groups else document)
 
@@ -78,15 +76,10 @@ def _label(run: Run) -> str:
     return "" if run.target.ours else run.id
 
 
-def _document(run: Run) -> Document:
-    document: Document = yaml.safe_load(run.manifest("model", "deployment.yaml").read_text())
-    return document
-
-
 def wanted(run: Run, image: str | None = None, weights: str | None = None) -> Manifest:
     """The manifest of this run: with what is given, else what 06 was given before, else as in manifests/model/.
 
-    An image that only 04 was given, to have it pulled, is the one of this run unless 06 is given another.
+    An image that only 04 was given, to have it pulled, is the one of this run until 06 is given another.
 
     Raises:
         ConfigError: no name of an image, or no place for weights.
@@ -94,17 +87,19 @@ def wanted(run: Run, image: str | None = None, weights: str | None = None) -> Ma
     """
     pulled = (run.journal.last("prepull") or {"image": ""})["image"]
     before = run.journal.last("model") or {"image": pulled, "weights": "image"}
-    image = recall(run, before["image"]) if image is None else image or recall(run, pulled)
+    newer = [r["kind"] for r in run.journal.records() if r["kind"] in ("prepull", "model")][-1:] == ["prepull"]
+    if not image:
+        image = recall(run, pulled if image is not None and (newer or not pulled) else before["image"])
     weights = before["weights"] if weights is None else weights
     check_image(image)
     if weights not in WEIGHTS:
         raise ConfigError(f"weights {weights!r}", where="parameter weights", next=f"one of: {', '.join(WEIGHTS)}")
-    document = _document(run)
+    document = objects.document(run, FILE)
     made = derive(document, run.cluster.gpu_group, image=image, weights=weights, run_id=_label(run))
     record = {"image": image, "weights": weights, "deployment": asdict(names(made))}
-    if run.stage == "model" and {k: before.get(k) for k in record} != json.loads(hide(json.dumps(record))):
+    if run.stage == "model" and (newer or {k: before.get(k) for k in record} != json.loads(hide(json.dumps(record)))):
         run.journal.append("model", **record)
-    return data.manifest(run.manifest("model", "deployment.yaml"), made, document, root=run.root, folder=run.folder, stage="06")
+    return data.manifest(run.manifest("model", FILE), made, document, root=run.root, folder=run.folder, stage="06")
 
 
 def check_image(image: str) -> None:
@@ -117,9 +112,8 @@ def recall(run: Run, image: str) -> str:
     """An image's name out of the journal, which hides account ids; the cluster knows the whole. Raises RunbookError."""
     if "*" not in image:
         return image
-    for kind, name in (("deployment", manifest(run).name), ("daemonset", PREPULL)):
-        found = objects.there(run, kind, name)
-        live = found.spec.template.spec.containers[0].image if found else ""
+    for found in (there(run, manifest(run).name), objects.puller(run)):
+        live = found.spec.template.spec.containers[0].image if found not in (None, objects.HIDDEN) else ""
         if hide(live) == image:
             return str(live)
     raise RunbookError("which account's registry the image comes from is not known any more", where=image,
@@ -136,11 +130,11 @@ def observe(run: Run, *, image: str | None = None, weights: str | None = None) -
     """
     asked = wanted(run, image, weights)
     deployment = manifest(run)
-    found, puller = there(run, deployment.name), objects.there(run, "daemonset", PREPULL)
+    found, puller = there(run, deployment.name), objects.puller(run)
     foreign = found is not None and not objects.mine(run, found)
     pulled = puller.spec.template.spec.containers[0].image if puller is not None and objects.mine(run, puller) else ""
     return Facts(deployment, asked, foreign or objects.differs(run, asked), foreign, pods(run, deployment),
-                 PREPULL if pulled and pulled != image_of(asked) else "")
+                 puller.metadata.name if pulled and pulled != image_of(asked) else "")
 
 
 def image_of(asked: Manifest) -> str:

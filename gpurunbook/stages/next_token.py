@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpurunbook import show
 from gpurunbook.command import Command, Result
-from gpurunbook.errors import RunbookError
+from gpurunbook.errors import CommandFailed, RunbookError
 from gpurunbook.files import write
 from gpurunbook.masking import hide
 from gpurunbook.plan import Check, Plan
@@ -27,16 +27,22 @@ FOLDER = "/home/bentoml/bento"
 PROGRAM = f"{FOLDER}/main.py"
 NEW = f"{PROGRAM}.new"
 """Copied beside it, and renamed once it is whole: a main.py that runs is not written over."""
-PUT = ('import hashlib, os, sys; path, sha = sys.argv[1:]; data = sys.stdin.buffer.read(); '
-       'assert hashlib.sha256(data).hexdigest() == sha, "it arrived damaged"; '
-       'open(path + ".new", "wb").write(data); os.replace(path + ".new", path)')
-"""For an image without tar. Such a one may well have no shell, no cp and no mv either; Python it must have."""
 SCHEMA = "gpurunbook/next-token/1"
+SAID = "main.py: "
+"""How each line of its progress begins."""
 EXEC_LIMIT = 1800.0
 """Seconds; on a first run in a fresh pod the weights may have to be downloaded."""
 
 Prediction = dict[str, Any]
 """What main.py prints, see its docstring: prompt, prompt_tokens, model, device, arms, each with `top`."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """The one call by which `observe` asks `pod`; it only reads."""
+
+    pod: model.Pod
+    command: Command
 
 
 @dataclass(frozen=True)
@@ -58,23 +64,26 @@ class Facts:
         return in_pod.table(self.place, self.here)
 
 
-def question(run: Run) -> Command:
-    """The one call by which `observe` asks the pod; it only reads."""
-    return in_pod.look(run.kubectl, model.ready_pod(run).name, model.manifest(run).container, PROGRAM)
+def question(run: Run, pod: model.Pod | None = None) -> Question:
+    """What to ask, and which pod: a ready one unless it is given. Raises RunbookError when none is ready."""
+    pod = pod or model.ready_pod(run)
+    return Question(pod, in_pod.look(run.kubectl, pod.name, model.manifest(run).container, PROGRAM))
 
 
-def observe(run: Run, asking: Command | None = None) -> Facts:
+def observe(run: Run, asking: Question | None = None) -> Facts:
     """Ask the pod, by `asking` if a `question` was shown before.
 
     Raises:
         RunbookError: no pod is ready, or its answer did not come back whole.
     """
-    pod, container = model.ready_pod(run), model.manifest(run).container
+    asking = asking or question(run)
+    pod, container = asking.pod, model.manifest(run).container
     life = in_pod.life(run, pod.name, container)
     if life is None:
-        raise RunbookError(f"the pod {pod.name} was deleted a moment ago", where="kubectl get pods", next="run this cell again")
-    asked = run.ask(asking or question(run), check=False)
-    return Facts(pod, container, hashlib.sha256(_program(run).read_bytes()).hexdigest(), in_pod.place(asked), life)
+        raise RunbookError(f"the pod {pod.name} was deleted a moment ago", where="kubectl get pods",
+                           next="run this notebook again from its start")
+    place = in_pod.place(run.ask(asking.command, check=False))
+    return Facts(pod, container, hashlib.sha256(_program(run).read_bytes()).hexdigest(), place, life)
 
 
 def plan(run: Run, facts: Facts) -> Plan:
@@ -85,41 +94,39 @@ def plan(run: Run, facts: Facts) -> Plan:
     """
     place, pod, container = facts.place, facts.pod.name, facts.container
     if not place.writable:
-        raise _unwritable(place, pod)
+        raise in_pod.unwritable(place, pod, FOLDER)
     if facts.copied:
         return run.plan((), f"main.py is in the pod, with the same SHA-256 ({facts.here[:12]})")
     reason = "the pod has another main.py" if place.digest else "main.py is not in the pod"
     if not place.tar:
-        put = run.kubectl.exec_with(_program(run), pod, "python", "-c", PUT, PROGRAM, facts.here, container=container,
+        put = run.kubectl.exec_with(_program(run), pod, "python", "-c", in_pod.PUT, PROGRAM, facts.here, container=container,
                                     why="copy main.py into the pod through Python, which checks and renames it")
         return run.plan([put], f"{reason}; its image has no tar, which `kubectl cp` needs: Python there takes it from stdin")
-    rename = run.kubectl.exec(pod, "sh", "-c", f'echo "{facts.here}  {NEW}" | sha256sum -c && mv {NEW} {PROGRAM}',
-                              container=container, why="check what arrived, and put it in its place", changes=True)
+    rename = run.kubectl.exec(pod, "python", "-c", in_pod.RENAME, PROGRAM, facts.here, container=container, changes=True,
+                              why="check what arrived, and put it in its place")
     return run.plan([run.kubectl.cp_into(_program(run), pod, NEW, container=container), rename],
                     f"{reason}; it is renamed once its SHA-256 is right, so that none that runs is written over")
 
 
-def _unwritable(place: in_pod.Place, pod: str) -> RunbookError:
-    look, mount = f"kubectl get pod {pod} -o yaml", f"mount an emptyDir at {FOLDER}"
-    if not place.folder:
-        return RunbookError(f"the pod has no folder {FOLDER}", where=look, next=f"take an image that has it, or {mount}")
-    if place.read_only == "/":
-        return RunbookError(f"{FOLDER} is read-only in the pod: its root file system is", where=look,
-                            next=f"take readOnlyRootFilesystem out of manifests/model/deployment.yaml, or {mount}; then run 06")
-    if place.read_only:
-        return RunbookError(f"{FOLDER} is read-only in the pod: it lies in the mount {place.read_only}", where=look,
-                            next=f"take readOnly off that volumeMount, or {mount}; then run 06")
-    return RunbookError(f"{FOLDER} belongs to uid {place.owner}, and the container runs as uid {place.user}, which may not "
-                        "write there", where=look, next=f"set runAsUser: {place.owner} in manifests/model/deployment.yaml, or "
-                        f"{mount}; then run 06")
+def copy(run: Run, before: Facts, plan: Plan) -> Facts:
+    """Apply the plan, and look again in the same pod.
 
-
-def copied(run: Run) -> Facts:
-    """The facts after the copy. Raises RunbookError when the pod's main.py is not ours all the same."""
-    facts = observe(run)
+    Raises:
+        CommandFailed: a command of the plan failed in a pod that is as it was.
+        RunbookError: the pod was restarted or went meanwhile, or its main.py is not ours all the same.
+    """
+    when = "while main.py was copied"
+    try:
+        run.apply(plan)
+    except CommandFailed as error:
+        raise _became(run, before, error.result, when, "the copying") or error from error
+    life = in_pod.life(run, before.pod.name, before.container)
+    if happened := in_pod.became(before.life, life):
+        raise in_pod.gone(before.pod.name, happened, before.life, life, when)
+    facts = observe(run, asking := question(run, before.pod))
     if not facts.copied:
         raise RunbookError(f"main.py did not arrive in the pod: {'another' if facts.place.digest else 'none'} is there",
-                           where=f"kubectl exec {facts.pod.name} -- sha256sum {PROGRAM}",
+                           where=asking.command.short,
                            next="run the cells from the copy again; `gpurunbook gpu` tells more")
     return facts
 
@@ -144,14 +151,16 @@ def measure(run: Run, facts: Facts, command: Command) -> Prediction:
     try:
         lines = in_pod.said(result)
     except RunbookError as error:
-        raise _became(run, facts, result) or (run.target.explain(run, result) if result.code else None) or error from error
+        when = "while main.py ran" if SAID in result.stderr else "before main.py said a word"
+        raise (_became(run, facts, result, when) or (run.target.explain(run, result) if result.code else None)
+               or error) from error
     return _prediction(result, lines)
 
 
-def _became(run: Run, facts: Facts, result: Result) -> RunbookError | None:
+def _became(run: Run, facts: Facts, result: Result, when: str, what: str = in_pod.MAIN) -> RunbookError | None:
     settle = max(1.0, in_pod.SETTLE * run.target.patience(run))
     return in_pod.explain(result, facts.pod.name, facts.life, lambda: in_pod.life(run, facts.pod.name, facts.container),
-                          settle=settle)
+                          when=when, what=what, settle=settle)
 
 
 def read(result: Result) -> Prediction:
@@ -202,14 +211,14 @@ def fetch(run: Run, facts: Facts, found: Prediction) -> dict[str, Path]:
     fetched = {}
     for arm in found["arms"]:
         name = f"logits.{arm['precision']}.f32"
-        asked = run.kubectl.exec(facts.pod.name, "cat", f"{FOLDER}/{name}", container=facts.container, data=True,
-                                 why=f"fetch the {arm['precision']} logits")
+        asked = run.kubectl.exec(facts.pod.name, "python", "-c", in_pod.READ, f"{FOLDER}/{name}", container=facts.container,
+                                 data=True, why=f"fetch the {arm['precision']} logits")
         result = run.ask(asked, check=False)
         if why := damage(result, arm, 4 * found["vocab_size"]):
             show.show(show.Box(f"{name}: {why}; fetching it once more", (), "warn"))
             result = run.ask(asked, check=False)
             if again := damage(result, arm, 4 * found["vocab_size"]):
-                raise _became(run, facts, result) or RunbookError(
+                raise _became(run, facts, result, "after main.py had run", "the fetching") or RunbookError(
                     f"{name} did not arrive whole, twice: {why}; then {again}", where=asked.full,
                     next="run this cell again; `gpurunbook gpu` tells more")
         fetched[str(arm["precision"])] = run.artifacts / name

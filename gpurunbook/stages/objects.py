@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from gpurunbook.command import Command, failure
-from gpurunbook.deployment import RUN_LABEL, Manifest
+from gpurunbook.deployment import RUN_LABEL, Document, Manifest
 from gpurunbook.errors import RunbookError
 
 if TYPE_CHECKING:
@@ -13,23 +15,45 @@ if TYPE_CHECKING:
 
 NAMESPACE = "default"
 READERS = {"deployment": "read_namespaced_deployment", "daemonset": "read_namespaced_daemon_set"}
+HIDDEN = "may not be read"
+"""What `puller` answers to somebody whom the cluster does not let read DaemonSets."""
 
 
-def there(run: Run, kind: str, name: str) -> Any:
-    """The object of that kind (a key of READERS) and name, such as a V1Deployment; None when there is none."""
+def document(run: Run, file: str) -> Document:
+    """A file of manifests/model/."""
+    found: Document = yaml.safe_load(run.manifest("model", file).read_text())
+    return found
+
+
+def puller(run: Run) -> Any:
+    """The DaemonSet of prepull.yaml, if it is there; HIDDEN where nobody lets us look, which is no reason to stop."""
+    return there(run, "daemonset", document(run, "prepull.yaml")["metadata"]["name"], hidden=HIDDEN)
+
+
+def there(run: Run, kind: str, name: str, *, hidden: Any = None) -> Any:
+    """The object of that kind (a key of READERS) and name, such as a V1Deployment; None when there is none.
+
+    Args:
+        hidden: what to answer when it may not be read (403); None: that is an error.
+
+    Raises:
+        RunbookError: it cannot be read.
+    """
     from kubernetes.client import ApiException
     try:
         return getattr(run.client("AppsV1Api"), READERS[kind])(name, NAMESPACE, _request_timeout=30)
     except ApiException as error:
         if error.status == 404:
             return None
+        if error.status == 403 and hidden is not None:
+            return hidden
         raise RunbookError(f"the {kind} {name} cannot be read: {error.reason}", where=f"namespace {NAMESPACE}",
                            next=f"kubectl get {kind} {name} -n {NAMESPACE}") from error
 
 
 def mine(run: Run, found: Any) -> bool:
-    """Whether the run made it: all is its own where the cluster is, else what carries its label."""
-    return run.target.ours or (found.metadata.labels or {}).get(RUN_LABEL) == run.id
+    """Whether the run made it: all is its own where the cluster is, else what carries its label; never what is HIDDEN."""
+    return found is not HIDDEN and (run.target.ours or (found.metadata.labels or {}).get(RUN_LABEL) == run.id)
 
 
 def differs(run: Run, asked: Manifest) -> bool:

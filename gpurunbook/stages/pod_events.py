@@ -24,23 +24,26 @@ class Event:
     at: datetime
 
 
-def of(run: Run, uid: str) -> list[Event]:
-    """A pod's events, oldest first; none where the cluster does not let them be listed, since they only explain."""
+def of(run: Run, uid: str) -> list[Event] | None:
+    """A pod's events, oldest first; None where they cannot be listed, which stops nobody, since they only explain."""
     from kubernetes.client import ApiException
     try:
         found = run.core.list_namespaced_event("default", field_selector=f"involvedObject.uid={uid}", _request_timeout=30).items
     except ApiException:
-        return []
+        return None
     events = [Event(e.reason or "", e.message or "",
                     e.last_timestamp or e.event_time or e.first_timestamp or e.metadata.creation_timestamp) for e in found]
     return sorted(events, key=lambda e: e.at)
 
 
-def progress(node: str, why: str, events: Callable[[], Sequence[Event]]) -> str:
+def progress(node: str, why: str, events: Callable[[], Sequence[Event] | None]) -> str:
     """What a pod waits for. `why` is what its status says; `events` are asked for only where that does not tell."""
     if not node or why not in SILENT:
         return why
-    told = next((e for e in reversed(events()) if e.reason in ("Pulling", "Pulled", "Created", "Started")), None)
+    found = events()
+    if not found:  # an hour after it was written an event is gone
+        return f"scheduled on {node}; {'its events cannot be read' if found is None else 'no event says more'}"
+    told = next((e for e in reversed(found) if e.reason in ("Pulling", "Pulled", "Created", "Started")), None)
     if told is None:
         return f"scheduled on {node}; its image is not being pulled yet"
     if told.reason == "Pulling":

@@ -50,7 +50,7 @@ def observe(run: Run) -> Facts:
         return Facts(state, None, False)
     pinned = gpu_operator.pin(run)
     found = {r.name: r for r in releases(run.ask(run.helm.list(pinned["namespace"])).stdout)}
-    deployed, puller, smoke = bool(model.made(run)), pulling.made(run), tuple(gpu_operator.smoke_left(run))
+    deployed, puller, smoke = bool(model.made(run)), pulling.made(run) or "", tuple(gpu_operator.smoke_left(run))
     if not run.target.ours:
         release = found.get(pinned["release"]) if gpu_operator.made(run) else None
         return Facts(state, release, deployed, puller=puller, smoke=smoke)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +23,8 @@ from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.journal import Journal, Record
 from gpurunbook.masking import hide
 from gpurunbook.plan import Check, Plan
-from gpurunbook.stages import crds, gpu_operator, model, objects, pulling, taint
-from gpurunbook.targets import ClusterState, Part, Target, Wishes, adoption
+from gpurunbook.stages import gpu_operator, taint
+from gpurunbook.targets import ClusterState, Part, Target, Wishes, adoption, belongings
 
 if TYPE_CHECKING:
     from gpurunbook.runbook import Run
@@ -147,10 +146,10 @@ class Existing(Target):
             else:
                 commands.append(run.kubectl("delete", "namespace", namespace, "--ignore-not-found", limit=300,
                                             why="remove the namespace that this run made"))
-        if _done(run, "taint"):
+        if any("taint" in r["argv"] for r in run.journal.succeeded() if r["stage"] == "taint" and r["changes"]):
             said.append(f"the taint {taint.UNINITIALIZED} that 04 removed is not put back")
         if run.stage == "teardown":
-            _count(run)
+            belongings.count(run)
         commands.append(away)
         return run.plan(commands, "; ".join(said))
 
@@ -162,98 +161,10 @@ class Existing(Target):
         checks = [Check("the run's own kubeconfig is gone", "fail" if files else "pass", str(run.kubeconfig),
                         f"rm -f {' '.join(map(str, files))}")]
         try:
-            return [*_mine(run), _theirs(run), *checks]
+            return [*belongings.mine(run), belongings.theirs(run), *checks]
         except (RunbookError, ApiException, HTTPError) as error:
             why = error.what if isinstance(error, RunbookError) else type(error).__name__
-            name = model.manifest(run).name
-            if not any(_done(run, stage) for stage in ("taint", "gpu_operator", "model")):
-                return [Check("the run made nothing in the cluster", "pass", "no command of 04 to 06 changed anything"), *checks]
-            # What nobody could look at may be there.
-            return [Check("what the run made is gone from the cluster", "fail", f"it cannot be asked: {why}",
-                          f"with a kubeconfig of yours: kubectl get deployment {name} -n {objects.NAMESPACE}"), *checks]
-
-
-def _mine(run: Run) -> list[Check]:
-    """Is anything there that this run made?"""
-    pinned = gpu_operator.pin(run)
-    namespace, release, deployed = pinned["namespace"], pinned["release"], model.made(run)
-    checks = [Check("the run's Deployment is gone", "fail" if deployed else "pass", deployed or "none with this run's label",
-                    f"kubectl delete deployment {deployed} -n {objects.NAMESPACE}")]
-    beside = [*([f"daemonset/{puller}"] if (puller := pulling.made(run)) else []), *gpu_operator.smoke_left(run)]
-    checks.append(Check("its pre-pull and its smoke pods are gone", "fail" if beside else "pass", ", ".join(beside) or "none",
-                        f"kubectl delete {' '.join(beside)} -n {objects.NAMESPACE}"))
-    if (found := gpu_operator.before(run)) and gpu_operator.made(run):
-        kept = run.core.list_namespaced_secret(namespace, label_selector=f"owner=helm,name={release}",
-                                               _request_timeout=adoption.SECONDS).items
-        checks.append(Check("the run's release is gone", "fail" if kept else "pass", f"{release}: {len(kept)} revisions",
-                            f"helm uninstall {release} -n {namespace}"))
-        known = found["definitions"]
-        new = sorted(set(crds.names(run)) - set(known)) if known is not None else []
-        checks.append(Check("the chart's CRDs are gone", "unknown" if known is None else "warn" if new else "pass",
-                            "they may not be listed" if known is None else ", ".join(new) or "none",
-                            f"if nobody uses them: kubectl delete crd {' '.join(new)}"))
-    if gpu_operator.made_namespace(run):
-        there = namespace in _namespaces(run)
-        others = adoption.beside(run.client, namespace, release) if there else []
-        checks.append(Check("the run's namespace is gone", "pass" if not there else "warn" if others else "fail",
-                            f"{namespace}: others use it: {', '.join(others)}" if others else namespace,
-                            f"kubectl delete namespace {namespace}" + (", when nobody uses it any more" if others else "")))
-    return checks
-
-
-def _theirs(run: Run) -> Check:
-    """Is everything there that was there when the teardown began, and was not the run's, and every CRD of before 05?
-
-    What none of the run's commands could have taken is somebody's own doing: a warning.
-    """
-    name, known, found = "what others have in the cluster is there", run.journal.last("foreign"), gpu_operator.before(run)
-    before = found["definitions"] or () if found else ()
-    lost = [f"CRD {crd}" for crd in sorted(set(before) - set(crds.names(run)))] if before else []
-    ours = list(lost) if gpu_operator.made(run) else []
-    if known:
-        own = {gpu_operator.pin(run)["namespace"]} if gpu_operator.made_namespace(run) else set()
-        gone = [f"Namespace {one}" for one in sorted(set(known["namespaces"]) - own - set(_namespaces(run)))]
-        gone += sorted(set(known["workloads"]) - set(_foreign(run)))
-        lost += gone
-        ours += [one for one in gone if _within_reach(run, one)]
-    if lost:
-        whose = "" if ours else "; none of the run's commands could have taken it"
-        return Check(name, "fail" if ours else "warn", f"gone since the run began: {', '.join(lost)}{whose}",
-                     f"look who did it: {run.journal.path}")
-    if known is None:
-        return Check(name, "unknown", "it was not counted before", "")
-    return Check(name, "pass", f"{len(known['namespaces'])} namespaces, {len(known['workloads'])} workloads, {len(before)} CRDs")
-
-
-def _within_reach(run: Run, what: str) -> bool:
-    """Whether a command of the teardown could have taken a "Namespace NAME" or "KIND NAMESPACE/NAME"."""
-    namespace = gpu_operator.pin(run)["namespace"]
-    kind, _, name = what.partition(" ")
-    if what == f"Deployment {objects.NAMESPACE}/{model.manifest(run).name}":
-        return True
-    return gpu_operator.made(run) and (name if kind == "Namespace" else name.partition("/")[0]) == namespace
-
-
-def _count(run: Run) -> None:
-    """Note what others have, so that it can be compared afterwards; one who may not see it all goes without."""
-    from kubernetes.client import ApiException
-    with suppress(ApiException):
-        run.journal.append("foreign", namespaces=_namespaces(run), workloads=_foreign(run))
-
-
-def _namespaces(run: Run) -> list[str]:
-    return sorted(item.metadata.name for item in run.core.list_namespace(_request_timeout=adoption.SECONDS).items)
-
-
-def _foreign(run: Run) -> list[str]:
-    pinned = gpu_operator.pin(run)
-    release = pinned["release"] if gpu_operator.made(run) else ""
-    return adoption.foreign(adoption.workloads(run.client), run.id, pinned["namespace"], release)
-
-
-def _done(run: Run, stage: str) -> bool:
-    """Whether a command of a stage changed something in this run."""
-    return any(r["stage"] == stage and r["changes"] for r in run.journal.succeeded())
+            return [belongings.unseen(run, why), *checks]
 
 
 def _making(kubeconfig: Path) -> Path:

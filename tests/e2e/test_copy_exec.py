@@ -3,6 +3,7 @@ pods that go. On a rehearsal in which the first pod of each name has broken stre
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import yaml
 
 from gpurunbook.config import load_cluster
 from gpurunbook.errors import CommandFailed, RunbookError
@@ -21,7 +23,7 @@ from gpurunbook.targets.rehearsal.world import World
 from tests.e2e.conftest import Checkout, Cluster
 
 pytestmark = pytest.mark.e2e
-DOLLY, WITHOUT_TAR = "irbull/dolly:0.2", "irbull/dolly:0.2-slim"
+DOLLY, WITHOUT_TAR, BARE = "irbull/dolly:0.2", "irbull/dolly:0.2-slim", "irbull/dolly:0.2-bare"
 READY = "--timeout=30s"
 SECONDS = 30.0
 
@@ -56,8 +58,8 @@ class Place:
         self.cluster.kubectl("delete", "pod", name, "--ignore-not-found")
 
     def copied(self) -> next_token.Facts:
-        self.run.apply(next_token.plan(self.run, next_token.observe(self.run)))
-        return next_token.copied(self.run)
+        facts = next_token.observe(self.run)
+        return next_token.copy(self.run, facts, next_token.plan(self.run, facts))
 
     def command(self, facts: next_token.Facts) -> Any:
         return next_token.command(self.run, facts, prompt="Long long ago, in a", top=3, precisions="reference")
@@ -67,7 +69,9 @@ class Place:
 def place(checkout: Checkout) -> Iterator[Place]:
     folder = checkout.folder("copy-exec") / "rehearsal"
     folder.mkdir(mode=0o700, parents=True)
-    World(cut_streams=True, images={WITHOUT_TAR: {"lacks": ["tar"]}}).save(folder / "world.json")
+    known = yaml.safe_load((checkout.root / "manifests" / "rehearsal" / "images.yaml").read_text())[DOLLY]
+    World(cut_streams=True, images={WITHOUT_TAR: {"lacks": ["tar"]}, BARE: {
+        **known, "gigabytes": 0, "lacks": ["sha256sum", "mv", "cp", "cat", "test", "ls"]}}).save(folder / "world.json")
     checkout("run", "--run-id", "copy-exec", "--until", "taint")
     yield Place(Cluster(checkout, "copy-exec"))
     checkout("teardown", "--run-id", "copy-exec")
@@ -85,9 +89,9 @@ def copy(place: Place, name: str) -> tuple[list[str], str]:
     facts = next_token.observe(place.run)
     assert facts.pod.name == name
     plan = next_token.plan(place.run, facts)
-    place.run.apply(plan)
-    assert not next_token.plan(place.run, next_token.copied(place.run))
-    assert place.cluster.kubectl("exec", name, "--", "ls", next_token.FOLDER).stdout.split() == [b"main.py"]
+    assert not next_token.plan(place.run, next_token.copy(place.run, facts, plan))
+    listing = "import os, sys; print(*os.listdir(sys.argv[1]))"
+    assert place.cluster.kubectl("exec", name, "--", "python", "-c", listing, next_token.FOLDER).stdout.split() == [b"main.py"]
     return [c.shown[1] for c in plan], plan.reason
 
 
@@ -106,6 +110,30 @@ def test_without_tar_it_is_copied_and_runs_and_its_logits_come_back(place: Place
         assert found["arms"][0]["top"][0]["text"] == " land"
         path = next_token.fetch(place.run, facts, found)["reference"]
         assert path.stat().st_size == 4 * found["vocab_size"]
+
+
+def test_where_there_is_little_besides_tar_and_python_it_is_copied_and_fetched(place: Place) -> None:
+    with place.pod(image=BARE) as name:
+        assert copy(place, name)[0] == ["cp", "exec"]
+        assert place.cluster.kubectl("exec", name, "--", "mv", "a", "b", check=False).returncode != 0
+        data = b"12345678"
+        place.cluster.kubectl("exec", "-i", name, "--", "python", "-c", "import sys; open(sys.argv[1], 'wb').write(b'12345678')",
+                              f"{next_token.FOLDER}/logits.int8.f32")
+        arm = {"precision": "int8", "logits_sha256": hashlib.sha256(data).hexdigest()}
+        found = next_token.fetch(place.run, next_token.observe(place.run), {"vocab_size": 2, "arms": [arm]})
+        assert found["int8"].read_bytes() == data
+
+
+def test_a_container_restarted_between_the_copy_and_the_rename_is_told(place: Place) -> None:
+    with place.pod(script="while [ ! -e /tmp/die ]; do sleep 0.1; done; exit 3") as name:
+        facts = next_token.observe(place.run)
+        cp, rename = next_token.plan(place.run, facts)
+        place.run.ask(cp)
+        place.cluster.kubectl("exec", name, "--", "touch", "/tmp/die")
+        until(lambda: (life := in_pod.life(place.run, name, "dolly")) and life.restarts == 1 and life.alive, "restarted")
+        with pytest.raises(RunbookError, match=r"was restarted: Error, exit code 3, while main\.py was copied") as raised:
+            next_token.copy(place.run, facts, place.run.plan([rename], "the second half"))
+        assert "this notebook again" in raised.value.next
 
 
 def test_a_read_only_folder_is_refused_before_anything_is_copied(place: Place) -> None:
@@ -147,10 +175,11 @@ def test_a_pod_that_is_deleted_while_main_py_runs_is_told(place: Place) -> None:
             except RunbookError as error:
                 raised.append(error)
 
+        log = place.run.folder / "logs" / "next_token.log"
+        before = log.stat().st_size  # other tests' runs stand in it too
         thread = threading.Thread(target=measure)
         thread.start()
-        log = place.run.folder / "logs" / "next_token.log"
-        until(lambda: "importing torch" in log.read_text().rpartition("main.py: importing torch")[1], "main.py runs")
+        until(lambda: b"main.py: importing torch" in log.read_bytes()[before:], "main.py runs")
         place.cluster.kubectl("delete", "pod", name)
         thread.join(SECONDS)
         (error,) = raised
@@ -163,7 +192,7 @@ def test_a_container_restarted_after_the_copy_is_told(place: Place) -> None:
         facts = place.copied()
         place.cluster.kubectl("exec", name, "--", "touch", "/tmp/die")
         until(lambda: (life := in_pod.life(place.run, name, "dolly")) and life.restarts == 1 and life.alive, "restarted")
-        with pytest.raises(RunbookError, match="was restarted: Error, exit code 3") as raised:
+        with pytest.raises(RunbookError, match=r"was restarted: Error, exit code 3, before main\.py said a word") as raised:
             next_token.measure(place.run, facts, place.command(facts))
         assert "this notebook again" in raised.value.next
 

@@ -121,7 +121,7 @@ def test_ten_tokens_on_a_cluster_of_somebody_and_nothing_of_it_stays(checkout: C
         if record["kind"] == "plan":
             plans.setdefault(record["stage"], []).append(len(record["commands"]))
     assert plans["provision"] == [1]
-    assert (plans["taint"], plans["gpu_operator"], plans["model"]) == ([1, 0], [1, 0], [1, 0])
+    assert [plans[stage] for stage in ("taint", "gpu_operator", "model")] == [[1, 1, 0, 0]] * 3  # with the pull, the smoke pod
 
     install = next(r for r in checkout.records("guest") if r["kind"] == "plan" and r["stage"] == "gpu_operator")
     assert install["shown"][0].endswith("--set operator.cleanupCRD=false")
@@ -152,8 +152,8 @@ def test_ten_tokens_on_a_cluster_of_somebody_and_nothing_of_it_stays(checkout: C
     assert kubeconfig.with_suffix(".away").read_bytes() == before
     last = [r for r in checkout.records("guest") if r["kind"] == "checks"][-1]["checks"]
     assert {c["name"]: c["state"] for c in last} == {
-        "the run's Deployment is gone": "pass", "the run's release is gone": "pass", "the chart's CRDs are gone": "warn",
-        "the run's namespace is gone": "pass",
+        "the run's Deployment is gone": "pass", "its pre-pull and its smoke pods are gone": "pass",
+        "the run's release is gone": "pass", "the chart's CRDs are gone": "warn", "the run's namespace is gone": "pass",
         "what others have in the cluster is there": "pass", "the run's own kubeconfig is gone": "pass"}
     assert any("is not put back" in r["reason"] for r in checkout.records("guest") if r["kind"] == "plan")
 

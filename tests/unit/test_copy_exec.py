@@ -58,22 +58,28 @@ def ended(*lines: str, code: int = 0, stderr: str = "", sentinel: str = "end-1")
 
 def test_with_tar_it_is_copied_beside_and_renamed_when_its_checksum_is_right(run: Run) -> None:
     copy, rename = next_token.plan(run, facts())
-    assert copy.short == f"kubectl cp {ROOT}/manifests/model/main.py default/dolly-1:{next_token.NEW} -c dolly"
-    script = rename.argv[-1]
-    assert script == f'echo "{DIGEST}  {next_token.NEW}" | sha256sum -c && mv {next_token.NEW} {next_token.PROGRAM}'
+    assert copy.short == f"kubectl cp {ROOT}/manifests/model/main.py default/dolly-1:{next_token.NEW} -c dolly --no-preserve=true"
+    assert rename.argv[rename.argv.index("--") + 1:] == ("python", "-c", in_pod.RENAME, next_token.PROGRAM, DIGEST)
     assert copy.guarded
     assert rename.guarded
 
 
+def python(code: str, *args: object, given: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
+    """In a container with nothing but Python in it."""
+    return subprocess.run([sys.executable, "-c", code, *map(str, args)], input=given, capture_output=True, check=False,
+                          env={"PATH": "/nowhere", **env})
+
+
+@pytest.mark.parametrize("optimized", ["", "1"])
 @pytest.mark.parametrize("arrived", [True, False])
-def test_the_rename_happens_only_when_all_arrived(run: Run, tmp_path: Path, arrived: bool) -> None:
+def test_the_rename_happens_only_when_all_arrived(run: Run, tmp_path: Path, arrived: bool, optimized: str) -> None:
     (tmp_path / "main.py").write_text("old")
     whole = (ROOT / "manifests/model/main.py").read_bytes()
     (tmp_path / "main.py.new").write_bytes(whole if arrived else whole[:-1])
     _, rename = next_token.plan(run, facts())
-    script = rename.argv[-1].replace(next_token.FOLDER, str(tmp_path))
-    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    done = python(rename.argv[-3], tmp_path / "main.py", rename.argv[-1], PYTHONOPTIMIZE=optimized)
     assert (done.returncode == 0) == arrived
+    assert (b"it arrived damaged" in done.stderr) != arrived
     assert ((tmp_path / "main.py").read_bytes() == whole) == arrived
 
 
@@ -88,14 +94,14 @@ def test_without_tar_python_takes_it_from_stdin_and_the_reason_says_so(run: Run)
     assert put.guarded
 
 
+@pytest.mark.parametrize("optimized", ["", "1"])
 @pytest.mark.parametrize("cut", [0, 1, 5000])
-def test_what_stdin_loses_is_noticed_in_the_pod(run: Run, tmp_path: Path, cut: int) -> None:
+def test_what_stdin_loses_is_noticed_in_the_pod(run: Run, tmp_path: Path, cut: int, optimized: str) -> None:
     (put,) = next_token.plan(run, facts(tar=False))
     place = tmp_path / "main.py"
     place.write_text("old")
     assert put.stdin is not None
-    done = subprocess.run([sys.executable, "-c", put.argv[-3], place, put.argv[-1]], input=put.stdin[cut:], capture_output=True,
-                          check=False)
+    done = python(put.argv[-3], place, put.argv[-1], given=put.stdin[cut:], PYTHONOPTIMIZE=optimized)
     assert (done.returncode == 0) == (cut == 0)
     assert (place.read_bytes() == put.stdin) == (cut == 0)
     assert ("it arrived damaged" in done.stderr.decode()) == (cut > 0)
@@ -214,7 +220,8 @@ def test_what_became_of_a_pod(now: Life | None, words: str) -> None:
 
 def explained(result: Result, *looks: Life | None) -> str:
     left = list(looks)
-    error = in_pod.explain(result, "dolly-1", LIFE, lambda: left.pop(0) if len(left) > 1 else left[0], settle=0.2, poll=0.01)
+    error = in_pod.explain(result, "dolly-1", LIFE, lambda: left.pop(0) if len(left) > 1 else left[0], settle=0.2, poll=0.01,
+                           when="while main.py ran")
     return "" if error is None else str(error)
 
 
@@ -253,8 +260,129 @@ def test_an_error_of_main_pys_own_is_not_waited_for() -> None:
         return LIFE
 
     own = ended(code=2, stderr="bad\ncommand terminated with exit code 2")
-    assert in_pod.explain(own, "dolly-1", LIFE, now, settle=30) is None
+    assert in_pod.explain(own, "dolly-1", LIFE, now, settle=30, when="w") is None
     assert len(looks) == 1
+
+
+def test_the_end_of_any_other_program_is_looked_into() -> None:
+    """A restart between two calls: the second finds nothing, and the pod tells of it a moment later."""
+    looks = [replace(LIFE, restarts=1, ended="Error, exit code 1"), LIFE, LIFE]
+    lost = ended(code=1, stderr="FileNotFoundError\ncommand terminated with exit code 1")
+    error = in_pod.explain(lost, "dolly-1", LIFE, lambda: looks.pop(), settle=5, poll=0.01, when="w", what="the copying")
+    assert error is not None
+    assert "was restarted: Error, exit code 1, w;" in error.what
+
+
+# A pod that is restarted in between
+
+class Pods(Quiet):
+    """A run whose model's pods are `alive` (name -> restarts); the first is the one that is ready."""
+
+    alive: dict[str, int]
+    wrong: str = ""
+    digest: str = DIGEST
+    after: tuple[str, int] = ("", 0)
+
+    @property
+    def core(self) -> Any:  # type: ignore[override]
+        from kubernetes.client import ApiException
+
+        def pod(name: str) -> Any:
+            state = status(running=1, restarts=self.alive[name], last=SimpleNamespace(reason="Error", exit_code=3))
+            return SimpleNamespace(
+                metadata=SimpleNamespace(name=name, uid=name, deletion_timestamp=None),
+                status=SimpleNamespace(container_statuses=[state], phase="Running", reason=None, message=None,
+                                       conditions=[SimpleNamespace(type="Ready", status="True")]),
+                spec=SimpleNamespace(node_name="n", containers=[SimpleNamespace(name="dolly", image="i", resources=None)]))
+
+        def read(name: str, *args: Any, **options: Any) -> Any:
+            if name not in self.alive:
+                raise ApiException(status=404)
+            return pod(name)
+
+        return SimpleNamespace(read_namespaced_pod=read, list_namespaced_pod=lambda *args, **options: SimpleNamespace(
+            items=[pod(name) for name in self.alive]))
+
+    def check_identity(self) -> None:
+        pass
+
+    def _run(self, command: Command, check: bool) -> Result:
+        """Every exec is answered as by a pod that has main.py; the one that `wrong` is a word of fails, when the pod changed."""
+        if self.wrong and self.wrong in command.short:
+            name, restarts = self.after
+            self.alive = {name: restarts} if restarts >= 0 else {"dolly-2": 0}
+            if check:
+                raise CommandFailed("exit code 1", result=Result(command, 1, b"", "No such file", 0.1))
+            return Result(command, 1, b"", "No such file", 0.1)
+        place = {**vars(PLACE), "digest": self.digest}
+        return Result(command, 0, f"{json.dumps(place)}\n{command.argv[-1].partition('=')[2]}\n".encode(), "", 0.1)
+
+
+@pytest.fixture
+def pods(tmp_path: Path) -> Pods:
+    made = Pods(ROOT, tmp_path, Rehearsal(), load_cluster(ROOT / "cluster.yaml"), "next_token")
+    made.kubeconfig.touch()
+    made.alive = {"dolly-1": 0}
+    return made
+
+
+def test_the_pod_that_a_question_names_is_the_one_that_is_asked(pods: Pods) -> None:
+    question = next_token.question(pods)
+    pods.alive = {"dolly-0": 0, "dolly-1": 0}
+    assert next_token.observe(pods, question).pod.name == "dolly-1"
+    assert next_token.observe(pods).pod.name == "dolly-0"
+    pods.alive = {"dolly-0": 0}
+    with pytest.raises(RunbookError, match="the pod dolly-1 was deleted a moment ago"):
+        next_token.observe(pods, question)
+
+
+@pytest.mark.parametrize(("step", "after", "said", "next_"), [
+    ("kubectl cp", ("dolly-1", 1), "was restarted: Error, exit code 3", "this notebook again"),
+    ("os.replace", ("dolly-1", 1), "was restarted: Error, exit code 3", "this notebook again"),
+    ("os.replace", ("", -1), "was deleted", "06_model.ipynb"),
+])
+def test_a_pod_that_goes_between_the_copy_and_the_rename_is_told(pods: Pods, step: str, after: tuple[str, int], said: str,
+                                                                 next_: str) -> None:
+    pods.digest = ""
+    before = next_token.observe(pods)
+    pods.wrong, pods.after = step, after
+    with pytest.raises(RunbookError, match=f"the pod dolly-1 {said}, while main.py was copied") as raised:
+        next_token.copy(pods, before, next_token.plan(pods, before))
+    assert next_ in raised.value.next
+
+
+def test_a_pod_restarted_after_it_was_asked_is_told_where_nothing_had_to_be_copied(pods: Pods) -> None:
+    before = next_token.observe(pods)
+    plan = next_token.plan(pods, before)
+    assert not plan
+    assert next_token.copy(pods, before, plan).copied
+    pods.alive = {"dolly-1": 1}
+    with pytest.raises(RunbookError, match=r"was restarted: Error, exit code 3, while main\.py was copied"):
+        next_token.copy(pods, before, plan)
+
+
+def test_what_did_not_arrive_is_told(pods: Pods) -> None:
+    pods.digest = "0" * 64
+    before = next_token.observe(pods)
+    with pytest.raises(RunbookError, match="did not arrive in the pod: another is there"):
+        next_token.copy(pods, before, next_token.plan(pods, before))
+
+
+@pytest.mark.parametrize(("word", "when"), [("main.py: importing torch\n", "while main.py ran"),
+                                            ("python: can't open file '/x/main.py': [Errno 2]\n", "before main.py said a word")])
+def test_when_the_pod_went_is_told_by_what_main_py_had_said(pods: Pods, word: str, when: str) -> None:
+    facts = next_token.observe(pods)
+    pods.alive = {"dolly-1": 1}
+    pods.ask = lambda command, check=True: Result(command, 2, b"", word, 0.1)  # type: ignore[method-assign]
+    with pytest.raises(RunbookError, match=f"was restarted: Error, exit code 3, {when}"):
+        next_token.measure(pods, facts, next_token.command(pods, facts, prompt="x"))
+
+
+def test_a_pod_that_went_before_its_logits_were_fetched_is_told_so(pods: Pods) -> None:
+    facts = next_token.observe(pods)
+    pods.wrong, pods.after = "stdout.buffer", ("dolly-1", 1)
+    with pytest.raises(RunbookError, match=r"was restarted: Error, exit code 3, after main\.py had run"):
+        next_token.fetch(pods, facts, FOUND)
 
 
 def status(**states: Any) -> Any:
@@ -284,9 +412,11 @@ class Cut(Quiet):
     """A run whose pod sends what the list says, one after the other."""
 
     answers: tuple[tuple[int, bytes], ...] = ()
+    programs: frozenset[str] = frozenset()
 
     def ask(self, command: Command, check: bool = True) -> Result:
         assert not check
+        self.programs |= {command.argv[command.argv.index("--") + 1]}
         (code, raw), *rest = self.answers
         self.answers = tuple(rest)
         return Result(command, code, raw, "" if code == 0 else "error: stream", 0.1)
@@ -306,6 +436,7 @@ def test_logits_are_fetched_at_most_twice(tmp_path: Path, answers: list[tuple[in
     run.kubeconfig.touch()
     run.answers = tuple(answers)
     fetched = next_token.fetch(run, facts(), FOUND)
+    assert run.programs == {"python"}, "an image may have no cat"
     assert fetched["int8"].read_bytes() == b"12345678"
     assert run.answers == ()
     said = capsys.readouterr().out

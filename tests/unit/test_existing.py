@@ -19,7 +19,7 @@ from gpurunbook.deployment import RUN_LABEL
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.programs.helm import Release
 from gpurunbook.runbook import Run
-from gpurunbook.stages import gpu_operator, nodes, taint
+from gpurunbook.stages import gpu_operator, nodes, pulling, taint
 from gpurunbook.targets import ClusterState, Part, Wishes, adoption
 from gpurunbook.targets.existing import Existing
 from gpurunbook.targets.rehearsal.cluster import Rehearsal
@@ -56,9 +56,14 @@ class Api:
                                                                for m in self.lists.get(name, [])])
 
     def read_namespaced_deployment(self, name: str, namespace: str, **options: Any) -> Any:
+        return self.read("deployment", name, namespace)
+
+    def read_namespaced_daemon_set(self, name: str, namespace: str, **options: Any) -> Any:
+        return self.read("daemon_set", name, namespace)
+
+    def read(self, kind: str, name: str, namespace: str) -> Any:
         from kubernetes.client import ApiException
-        deployments = self.lists.get("list_deployment_for_all_namespaces", [])
-        found = [m for m in deployments if (m.name, m.namespace) == (name, namespace)]
+        found = [m for m in self.lists.get(f"list_{kind}_for_all_namespaces", []) if (m.name, m.namespace) == (name, namespace)]
         if not found:
             raise ApiException(status=404)
         return SimpleNamespace(metadata=found[0])
@@ -426,9 +431,9 @@ def test_the_chart_removes_its_crds_only_where_there_were_none(guest: Callable[.
     run.cluster = run.target.describe(run.folder, run.cluster)
     run.journal.append("operator", release=False, namespace=False, definitions=known)
     (install,) = gpu_operator.plan(run, gpu_operator.Facts(CHART, None, {}, "", ()))
-    after = install.argv.index("--timeout=900s") + 1
+    after = next(i for i, word in enumerate(install.argv, 1) if word.startswith("--timeout="))
     assert list(install.argv[after:]) == flags
-    assert install.short.endswith(" ".join(["--timeout=900s", *flags]))
+    assert install.short.endswith(" ".join([install.argv[after - 1], *flags]))
     file = yaml.safe_load((ROOT / "manifests" / "gpu-operator" / "ubuntu.yaml").read_text())
     there = Release("gpu-operator", "deployed", "gpu-operator-v26.7.0", 1)
     deployed = gpu_operator.Facts(CHART, there, {**file, **values}, "ready", ())
@@ -546,7 +551,9 @@ def test_a_cluster_that_does_not_answer_keeps_its_kubeconfig(guest: Callable[...
 def test_a_taint_that_was_removed_is_said_to_stay_so(guest: Callable[..., Guest]) -> None:
     run = guest()
     assert "put back" not in run.target.delete(run, THERE).reason
-    run.journal.append("intent", id="t", stage="taint", changes=True, argv=[], shown="")
+    run.journal.append("intent", id="p", stage="taint", changes=True, argv=["kubectl", "apply", "-f", "prepull.yaml"], shown="")
+    run.journal.append("result", id="p", code=0)
+    run.journal.append("intent", id="t", stage="taint", changes=True, argv=["kubectl", "taint", "nodes", "a"], shown="")
     assert "put back" not in run.target.delete(run, THERE).reason
     run.journal.append("result", id="t", code=0)
     assert "is not put back" in run.target.delete(run, THERE).reason
@@ -558,14 +565,15 @@ def states(run: Guest) -> dict[str, str]:
 
 def test_what_is_left_of_the_run_fails_the_teardown(guest: Callable[..., Guest]) -> None:
     run = guest(list_deployment_for_all_namespaces=[meta("dolly-v2-deployment", "default", {RUN_LABEL: "guest"})],
+                list_daemon_set_for_all_namespaces=[meta("dolly-prepull", "default", {RUN_LABEL: "guest"})],
                 list_namespaced_secret=[meta("sh.helm.release.v1.gpu-operator.v1", labels={
                     "type": "helm.sh/release.v1", "owner": "helm", "name": "gpu-operator"})],
                 list_namespace=[meta("gpu-operator")],
                 crds=[meta("clusterpolicies.nvidia.com", "nvidia.com"), meta("shops.example.com", "example.com")])
     installed(run)
     assert states(run) == {
-        "the run's Deployment is gone": "fail", "the run's release is gone": "fail", "the chart's CRDs are gone": "warn",
-        "the run's namespace is gone": "fail",
+        "the run's Deployment is gone": "fail", "its pre-pull and its smoke pods are gone": "fail",
+        "the run's release is gone": "fail", "the chart's CRDs are gone": "warn", "the run's namespace is gone": "fail",
         "what others have in the cluster is there": "unknown", "the run's own kubeconfig is gone": "fail"}
 
 
@@ -588,6 +596,31 @@ def test_what_may_not_be_listed_is_unknown_and_never_ours(guest: Callable[..., G
     found = states(run)
     assert found["the chart's CRDs are gone"] == "unknown"
     assert found["what others have in the cluster is there"] == "unknown"
+
+
+def beside(run: Run) -> tuple[str, str]:
+    found = {check.name: check for check in run.target.left(run)}["its pre-pull and its smoke pods are gone"]
+    return found.state, found.evidence
+
+
+def test_somebody_who_may_not_read_daemonsets_is_told_that_and_goes_on(guest: Callable[..., Guest]) -> None:
+    from kubernetes.client import ApiException
+
+    def refused(*args: Any, **options: Any) -> Any:
+        raise ApiException(status=403, reason="Forbidden")
+
+    run = guest()
+    assert beside(run)[0] == "pass"
+    run.api.read_namespaced_daemon_set = refused  # type: ignore[method-assign]
+    assert beside(run) == ("unknown", "none; DaemonSets: may not be read")
+    assert pulling.made(run) is None
+
+
+def test_an_image_that_was_pulled_is_said_to_stay(guest: Callable[..., Guest]) -> None:
+    run = guest()
+    assert "stays on its node" not in beside(run)[1]
+    run.journal.append("intent", id="p", stage="taint", changes=True, argv=[], shown="kubectl apply -f prepull.yaml")
+    assert beside(run) == ("pass", "none; an image that was pulled stays on its node until the kubelet needs the room")
 
 
 def test_what_was_there_before_is_not_counted_as_left(guest: Callable[..., Guest]) -> None:
@@ -685,17 +718,47 @@ def test_half_a_copy_of_the_kubeconfig_goes_too(guest: Callable[..., Guest]) -> 
     assert states(guest(adopted=False))["the run's own kubeconfig is gone"] == "pass"
 
 
-@pytest.mark.parametrize(("changed", "expected"), [
-    (False, {"the run made nothing in the cluster": "pass", "the run's own kubeconfig is gone": "pass"}),
-    (True, {"what the run made is gone from the cluster": "fail", "the run's own kubeconfig is gone": "pass"})])
-def test_without_a_way_into_the_cluster_only_a_run_that_made_nothing_is_clean(
-        changed: bool, expected: dict[str, str], guest: Callable[..., Guest]) -> None:
-    run = guest(adopted=False)
+def blind(run: Guest) -> Guest:
+    """Without a way into the cluster."""
     run.__dict__.pop("core")
     run.client = lambda group: Run.client(run, group)  # type: ignore[method-assign]
-    if changed:
-        run.journal.append("intent", id="m", stage="model", argv=["kubectl", "apply"], shown="kubectl apply", why="",
+    return run
+
+
+NOTHING = {"the run made nothing in the cluster": "pass", "the run's own kubeconfig is gone": "pass"}
+SOMETHING = {"what the run made is gone from the cluster": "fail", "the run's own kubeconfig is gone": "pass"}
+
+
+@pytest.mark.parametrize(("begun", "result", "over", "expected"), [
+    (False, None, False, NOTHING), (True, {"code": 0}, False, SOMETHING), (True, {"code": 1}, False, SOMETHING),
+    (True, {"code": None}, False, SOMETHING), (True, None, False, SOMETHING), (True, {"code": 0}, True, NOTHING),
+], ids=["nothing", "done", "failed", "ended", "killed", "torn down since"])
+@pytest.mark.parametrize("stage", ["taint", "model"])
+def test_without_a_way_into_the_cluster_only_a_run_that_began_nothing_is_clean(
+        begun: bool, result: dict[str, Any] | None, over: bool, stage: str, expected: dict[str, str],
+        guest: Callable[..., Guest]) -> None:
+    """A server may have taken what a killed kubectl sent."""
+    run = blind(guest(adopted=False))
+    if begun:
+        run.journal.append("intent", id="m", stage=stage, argv=["kubectl", "apply"], shown="kubectl apply", why="",
                            changes=True, by={"pid": 1, "started": 1.0})
-        run.journal.append("result", id="m", code=0, seconds=1.0)
+    if result:
+        run.journal.append("result", id="m", seconds=1.0, **result)
+    if over:
+        run.journal.append("run", state="finished")
     assert run.target.delete(run, run.target.observe(run)).commands == ()
     assert states(run) == expected
+
+
+def test_what_nobody_could_look_at_is_asked_for_kind_by_kind(guest: Callable[..., Guest]) -> None:
+    run = blind(guest(adopted=False))
+    run.journal.append("intent", id="m", stage="taint", argv=["kubectl", "apply"], shown="kubectl apply -f x", changes=True)
+
+    def fix() -> str:
+        return next(c.fix for c in run.target.left(run) if c.state == "fail")
+
+    assert fix() == ("with a kubeconfig of yours: kubectl get deployments,daemonsets,pods,configmaps -n default "
+                     f"-l {RUN_LABEL}=guest")
+    installed(run)
+    assert fix().endswith("; kubectl get secrets -n gpu-operator -l owner=helm,name=gpu-operator; "
+                          "kubectl get namespace gpu-operator")

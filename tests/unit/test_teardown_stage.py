@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -51,6 +52,37 @@ def test_smoke_pods_go_by_name(tmp_path: Path, target: Any) -> None:
     (command,) = teardown.plan(run, teardown.Facts(STATE, None, False, smoke=("pod/gpu-smoke-1", "configmap/gpu-smoke")))
     assert command.short == "kubectl delete pod/gpu-smoke-1 configmap/gpu-smoke -n default --ignore-not-found"
     assert command.guarded
+
+
+def test_somebody_who_may_not_read_daemonsets_can_take_the_rest_down(tmp_path: Path) -> None:
+    from kubernetes.client import ApiException
+
+    def refused(*args: Any, **options: Any) -> Any:
+        raise ApiException(status=403, reason="Forbidden")
+
+    def none(*args: Any, **options: Any) -> Any:
+        raise ApiException(status=404)
+
+    class Restricted(Quiet):
+        core: Any = SimpleNamespace(list_namespaced_pod=lambda *args, **options: SimpleNamespace(items=[]),
+                                    list_namespaced_config_map=lambda *args, **options: SimpleNamespace(items=[]))
+
+        def client(self, group: str) -> Any:
+            return SimpleNamespace(read_namespaced_daemon_set=refused, read_namespaced_deployment=none)
+
+        def ask(self, command: Any, check: bool = True) -> Any:
+            assert "list" in command.argv
+            return SimpleNamespace(stdout="[]")
+
+    class There(Theirs):
+        def observe(self, run: Run) -> ClusterState:
+            return STATE
+
+    run = opened(tmp_path / "r", There())
+    run.__class__ = Restricted
+    facts = teardown.observe(run)
+    assert facts.puller == ""
+    assert not teardown.plan(run, facts)
 
 
 def test_the_pull_goes_after_the_model_and_before_the_operator(tmp_path: Path) -> None:
