@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from gpurunbook import show
+from gpurunbook.files import to_yaml
 from gpurunbook.masking import hide
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ def manifest(source: Path, made: Document, document: Document, *, root: Path, fo
     if made == document:
         return Manifest(source, source.read_text(), ())
     head = f"# Made from {source.relative_to(root)} for run {folder.name}: notebook {stage} shows what differs.\n"
-    return Manifest(folder / "artifacts" / source.name, head + yaml.safe_dump(made, sort_keys=False), changes(document, made))
+    return Manifest(folder / "artifacts" / source.name, head + to_yaml([made]), changes(document, made))
 
 
 def changes(before: Document, after: Document) -> tuple[tuple[str, str, str], ...]:
