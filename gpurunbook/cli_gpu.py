@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpurunbook import printing, runs, targets
-from gpurunbook.errors import ConfigError
+from gpurunbook import printing, runs, show
+from gpurunbook.cli_options import ClusterFile, Json, RunId, TargetName, choose
+from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.masking import hide
 from gpurunbook.printing import console, out
 from gpurunbook.readiness import look
@@ -23,52 +24,60 @@ if TYPE_CHECKING:
     from gpurunbook.readiness.look import Look
     from gpurunbook.runbook import Run
 
-STILL_ON_ITS_WAY = 3
+CODES = {"done": 0, "trouble": 1, "waiting": 3, "unknown": 4}
 
 
-def gpu(target: Annotated[str, typer.Option("--target", "-t", metavar="NAME", help="rehearsal (default), eks or existing",
-                                            autocompletion=lambda: list(targets.NAMES))] = "",
-        run_id: Annotated[str, typer.Option("--run-id", metavar="ID", help="a run; default: the newest unfinished one")] = "",
-        cluster_file: Annotated[str, typer.Option("--cluster-file", "-f", metavar="FILE",
-                                                  help="an eksctl ClusterConfig; default: cluster.yaml")] = "",
+def gpu(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile = "",
         watch: Annotated[bool, typer.Option("--watch", "-w", help="follow it until it settles: all done, or a trouble, or "
                                                                   "nothing goes on without a person")] = False,
         timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="with --watch: at most so long")] = 1800,
-        as_json: Annotated[bool, typer.Option("--json", help="print JSON on stdout")] = False) -> None:
+        as_json: Json = False) -> None:
     """How far each GPU node has come, from joining to a pod that answers, and what holds it up. It only reads.
 
     Exit code 0 when every rung is done (those up to the CUDA smoke pod while no model is deployed), 1 when something
-    is wrong, 3 when it is still on its way.
+    is wrong, 3 when it is still on its way, 4 when the rest cannot be told, for want of a right.
     """
     run = _open(target, run_id, cluster_file)
     # What a kubectl prints about itself must not get between the JSON.
     with contextlib.redirect_stdout(sys.stderr):
         found = _followed(run, timeout, quiet=as_json) if watch else _once(run)
+    tell(run, found, as_json=as_json)
+    if code := CODES[standing(found.ladder)]:
+        raise typer.Exit(code)
+
+
+def tell(run: Run, found: Look, *, as_json: bool) -> None:
+    """Print the ladder and what is wrong on stdout."""
     if as_json:
-        out.print_json(hide(json.dumps({"run": run.id, "target": run.target.name, "seconds": round(found.seconds, 3),
-                                        "goal": goal(found.ladder), "standing": standing(found.ladder),
-                                        **found.ladder.to_json()})))
+        whole = {"run": run.id, "target": run.target.name, "seconds": round(found.seconds, 3), "goal": goal(found.ladder),
+                 "standing": standing(found.ladder), "export": _export(run), **found.ladder.to_json()}
+        typer.echo(hide(json.dumps(whole, indent=2)))  # ASCII: whatever the cluster says, no control reaches the screen
     else:
         printing.table(found.ladder.table)
+        if found.ladder.findings:
+            out.print(f"\nthe commands below are for a shell with:\n  {show.clean(_export(run))}")
         for box in found.ladder.boxes:
             out.print(f"\n{box!r}", style="red")
-    if code := {"done": 0, "trouble": 1}.get(standing(found.ladder), STILL_ON_ITS_WAY):
-        raise typer.Exit(code)
+
+
+def _export(run: Run) -> str:
+    """The line under which the findings' commands can be pasted; without PATH where helm or kubectl is not to be found."""
+    try:
+        return run.header
+    except RunbookError:
+        return f"export KUBECONFIG={shlex.quote(str(run.kubeconfig))}"
 
 
 def _open(target: str, run_id: str, cluster_file: str) -> Run:
     """The run, opened to look. Raises ConfigError when there is none: nothing is made for a look."""
     from gpurunbook.runbook import open_run
-    root = runs.find_root()
-    info = runs.read(root / "runs" / run_id) if runs.RUN_ID.fullmatch(run_id) else None
-    target = target or (info.target if info else "rehearsal")
-    path = Path(cluster_file).resolve() if cluster_file else Path(info.cluster_file) if info else root / "cluster.yaml"
-    path = path if path.exists() else (root / cluster_file).resolve()
-    info = info or (None if run_id else runs.newest(root, target, path))
+    chosen = choose(target, cluster_file, run_id)
+    given = runs.read(chosen.root / "runs" / run_id) if runs.RUN_ID.fullmatch(run_id) else None
+    info = given or (None if run_id else runs.newest(chosen.root, chosen.target, chosen.path))
     if info is None:
-        raise ConfigError(f"there is no run {run_id}" if run_id else f"there is no unfinished run of {path.name} on {target}",
-                          where="runs/", next="gpurunbook status; gpurunbook run --until provision")
-    return open_run("preflight", run_id=info.id, target=target, cluster_file=str(path), quiet=True)
+        said = f"there is no run {run_id}" if run_id else f"there is no unfinished run of {chosen.path.name} on {chosen.target}"
+        raise ConfigError(said, where="runs/", next="gpurunbook status; gpurunbook run --until provision")
+    return open_run("preflight", run_id=info.id, target=chosen.target, cluster_file=str(chosen.path), quiet=True)
 
 
 def _once(run: Run) -> Look:

@@ -6,8 +6,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from gpurunbook.deployment import RUN_LABEL
+from gpurunbook.readiness.objects import DRIVER, PLUGIN, TOOLKIT
 from gpurunbook.readiness.snapshot import Names, Probe, Snapshot
-from gpurunbook.readiness.view import DRIVER, GENERATION, PLUGIN, TOOLKIT, Here, View
+from gpurunbook.readiness.view import GENERATION, Here, View
 
 Object = dict[str, Any]
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -37,16 +39,23 @@ def node(name: str = NODE, *, gpu: bool = True, at: float = 3000) -> Object:
 
 
 def pod(name: str, *, app: str = "", on: str = NODE, space: str = "gpu-operator", at: float = 2500, gpus: int = 0,
-        labels: dict[str, str] | None = None, owner: str = "DaemonSet", phase: str = "Running") -> Object:
+        labels: dict[str, str] | None = None, owner: str = "DaemonSet", phase: str = "Running",
+        container: str = "main") -> Object:
     limits = {"nvidia.com/gpu": str(gpus)} if gpus else {}
     running = {"running": {"startedAt": ago(at - 20)}}
     return {"metadata": {"name": name, "namespace": space, "uid": f"pod-{name}", "creationTimestamp": ago(at),
                          "labels": labels or {"app": app},
                          "ownerReferences": [{"kind": owner, "name": app or name, "uid": f"of-{name}"}]},
-            "spec": {"nodeName": on, "containers": [{"name": "main", "resources": {"limits": limits}}]},
+            "spec": {"nodeName": on, "containers": [{"name": container, "resources": {"limits": limits}}]},
             "status": {"phase": phase, "conditions": conditions(at - 30, PodScheduled="True", Ready="True"),
-                       "containerStatuses": [{"name": "main", "image": "image:1", "imageID": "sha256:1", "ready": True,
+                       "containerStatuses": [{"name": container, "image": "image:1", "imageID": "sha256:1", "ready": True,
                                               "restartCount": 0, "state": running}]}}
+
+
+def other_plugin(name: str = "ds-x", *, on: str = NODE, owner: str = "DaemonSet", at: float = 2500) -> Object:
+    """A pod of eksctl's device plug-in, which is NVIDIA's static manifest."""
+    return pod(name, space="kube-system", on=on, labels={"name": "nvidia-device-plugin-ds"}, owner=owner, at=at,
+               container="nvidia-device-plugin-ctr")
 
 
 def nfd(on: str = NODE) -> Object:
@@ -68,14 +77,14 @@ def policy(**off: bool) -> Object:
 
 
 def model(on: str = NODE, at: float = 1000) -> Object:
-    made = pod("dolly-1", space="default", on=on, at=at, gpus=1, labels={"app": "dolly-v2"}, owner="ReplicaSet")
-    made["spec"]["containers"][0]["name"] = made["status"]["containerStatuses"][0]["name"] = "dolly"
-    return made
+    return pod("dolly-1", space="default", on=on, at=at, gpus=1, labels={"app": "dolly-v2"}, owner="ReplicaSet",
+               container="dolly")
 
 
 def smoke(found: Snapshot, phase: str = "Succeeded", line: str = "") -> Object:
     """The smoke pod of the node, of the generation that the snapshot has."""
-    made = pod("gpu-smoke-1", space="default", at=2000, gpus=1, labels={"app": "gpu-smoke"}, owner="Node", phase=phase)
+    made = pod("gpu-smoke-1", space="default", at=2000, gpus=1, labels={"app": "gpu-smoke", RUN_LABEL: NAMES.run}, owner="Node",
+               phase=phase)
     here = Here(View(found, NAMES, NOW, 1), found.nodes[0])
     made["metadata"]["labels"][GENERATION] = here.generation
     made["spec"]["nodeSelector"] = {"kubernetes.io/hostname": NODE}
@@ -95,7 +104,7 @@ def healthy() -> Snapshot:
         events=(event("Node", NODE, "NodeReady", "Node is Ready", at=2940),),
         budgets=({"metadata": {"name": "dolly", "namespace": "default", "uid": "pdb"}, "status": {"disruptionsAllowed": 0},
                   "spec": {"selector": {"matchLabels": {"app": "dolly-v2"}}}},),
-        probe=Probe("pod-dolly-1", NOW, 0, True, True, "tar (GNU tar) 1.35"))
+        probes=(Probe("pod-dolly-1", NOW, 0, True, True, "tar (GNU tar) 1.35"),))
     return replace(found, pods=(*pods, smoke(found)))
 
 

@@ -2,9 +2,9 @@
 
     the words          rungs.py (rungs, steps, findings), causes.py (what can hold a rung, and why)
     reading            kinds.py (what is read), reading.py (HTTP), trim.py (what is kept), cluster.py (lists and watches)
-    what was read      snapshot.py (the objects), view.py (questions that several rules put to them)
-    the rules, pure    machine.py (the node), stack.py (operator to allocatable), workload.py (smoke pod, model's pod),
-                       diagnose.py (all of them, bottom up)
+    what was read      snapshot.py (the objects), objects.py (what one says of itself), view.py (questions put to all of them)
+    the rules, pure    machine.py (the node), stack.py (operator to allocatable), plugins.py (one device plug-in),
+                       workload.py (smoke pod, model's pod), trouble.py (what ails a pod), diagnose.py (all, bottom up)
     asked besides      probe.py (exec in the model's pod)
     for those who ask  look.py (once, or followed), waiting.py (05's wait and checks), screen.py (in place), smoke.py (its pods)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from gpurunbook.readiness.diagnose import troubled
@@ -17,8 +19,11 @@ from gpurunbook.readiness.reading import Reader, Refused
 from gpurunbook.readiness.snapshot import KINDS, Names, Object, Snapshot, labels
 
 THREADS = 6
-LOST_SECONDS = 10.0
-"""How long a cluster that is followed may be silent before it counts as lost: an API server may restart."""
+SILENT_SECONDS = 10.0
+"""How long a cluster that is followed may be silent, or refuse us, before it counts as lost: an API server may restart. After
+so long a silence of all watches it is asked whether it is there, and has half as long to answer."""
+LOST = {"lost": "wrong-kubeconfig", "signed-out": "signed-out"}
+"""What keeps us out altogether, and the cause that it has."""
 PAUSES = {"gone": 0.0, "missing": 2.0, "denied": 30.0}
 """Seconds until a kind is asked for again; 1 for any other refusal."""
 LOG_LINES = 5
@@ -27,8 +32,8 @@ LOG_LINES = 5
 class Cluster:
     """What is known of the objects that matter. `read` once, or `following` for as long as it is needed."""
 
-    def __init__(self, reader: Reader, names: Names) -> None:
-        self.names = names
+    def __init__(self, reader: Reader, names: Names, silence: float = SILENT_SECONDS) -> None:
+        self.names, self.silence = names, silence
         self._reader, self._kinds = reader, kinds(names)
         self._items: dict[str, dict[str, Object]] = {kind: {} for kind in KINDS}
         self._versions: dict[str, str] = {}
@@ -36,6 +41,7 @@ class Cluster:
         self._logs: dict[tuple[str, str, int], str] = {}
         self._changed, self._news, self._follows = threading.Condition(), 0, False
         self._stop, self._open = threading.Event(), set[Any]()
+        self._heard, self._error = time.monotonic(), list[Exception]()
 
     # Reading
 
@@ -44,7 +50,9 @@ class Cluster:
         with ThreadPoolExecutor(THREADS) as pool:
             jobs = [pool.submit(self._try, kind) for kind in self._kinds]
             jobs[0].result()  # the nodes: which pods matter depends on them
-            pool.submit(self._try, self._pods(), pool).result()
+            jobs.append(pool.submit(self._try, self._pods(), pool))
+            for job in jobs:
+                job.result()
         return self.snapshot()
 
     def _pods(self) -> Kind:
@@ -103,7 +111,8 @@ class Cluster:
         """Everything is read; until the end of the block, watches keep it so."""
         self.read()
         self._follows = True
-        threads = [threading.Thread(target=self._follow, args=(kind,), daemon=True) for kind in (*self._kinds, self._pods())]
+        works = [partial(self._follow, kind) for kind in (*self._kinds, self._pods())]
+        threads = [threading.Thread(target=self._guarded, args=(work,), daemon=True) for work in (*works, self._pulse)]
         for thread in threads:
             thread.start()
         try:
@@ -118,11 +127,43 @@ class Cluster:
             for thread in threads:
                 thread.join(timeout=2)
 
+    @property
+    def now(self) -> datetime:
+        """The time by the server's clock: its objects have their times by that."""
+        return datetime.now(UTC) + self._reader.ahead
+
     def wait(self, timeout: float) -> None:
         """Return when something has changed since the last call, or after so many seconds."""
         with self._changed:
             self._changed.wait_for(lambda: self._news, timeout)
             self._news = 0
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """An error that nobody expected ends the thread, and is raised by `snapshot`."""
+        try:
+            work()
+        except Exception as error:
+            with self._changed:
+                self._error.append(error)
+                self._tell()
+
+    def _pulse(self) -> None:
+        """A server that is dead and holds its connections looks like one where nothing happens: it is asked."""
+        while not self._stop.wait(self.silence / 4):
+            silent = None
+            if time.monotonic() - self._heard >= self.silence:
+                try:
+                    self._reader.get("/version", limit=self.silence / 2)
+                except Refused as refused:
+                    silent = refused if refused.why == "lost" else None  # whatever else it said, it said something
+                if not silent:
+                    self._heard = time.monotonic()
+            with self._changed:
+                if silent:
+                    self._refused["the server"] = self._heard, silent
+                    self._tell()
+                else:
+                    self._refused.pop("the server", None)
 
     def _follow(self, kind: Kind) -> None:
         while not self._stop.is_set():
@@ -146,6 +187,7 @@ class Cluster:
             for line in stream:
                 if self._stop.is_set():
                     return
+                self._heard = time.monotonic()
                 if line.strip():
                     self._apply(kind, json.loads(line))
         except (HTTPError, ValueError, OSError) as error:
@@ -194,15 +236,19 @@ class Cluster:
     def snapshot(self) -> Snapshot:
         """What is known now, with the last lines of a few troubled containers' logs."""
         with self._changed:
+            if self._error:
+                raise self._error[0]
             held = {kind: dict(items) for kind, items in self._items.items()}
             refused = dict(self._refused)
         now = time.monotonic()
-        lost = [r.said for t, r in refused.values() if r.why == "lost" and (not self._follows or now - t > LOST_SECONDS)]
+        lost = [r for t, r in refused.values() if r.why in LOST and (not self._follows or now - t > self.silence)]
         throttled = [r.said for _, r in refused.values() if r.why == "throttled"]
         denied = {kind: f"{kind} cannot be read: {r.said}" for kind, (_, r) in refused.items()
                   if r.why in ("denied", "throttled", "failed")}
         objects: dict[str, Any] = {kind: tuple(items.values()) for kind, items in held.items()}
-        found = Snapshot(**objects, denied=denied, throttled=next(iter(throttled), ""), lost=next(iter(lost), ""))
+        found = Snapshot(**objects, denied=denied, throttled=next(iter(throttled), ""))
+        if lost:
+            found = replace(found, lost=lost[0].said, lost_to=LOST[lost[0].why])
         return found if found.lost else replace(found, logs=self._last_lines(found))
 
     def _last_lines(self, found: Snapshot) -> dict[str, str]:

@@ -1,23 +1,25 @@
 """From a snapshot to the ladder: each rule put to each GPU node, bottom up. Pure.
 
-A rung above the lowest one that is not done is "ahead", unless it is done on its own evidence or has a trouble of its own.
+A rung above one that waits or is in trouble is "ahead", unless it is done on its own evidence or has a trouble of its own.
+What cannot be told holds nothing up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 
-from gpurunbook.readiness import machine, stack, workload
+from gpurunbook.readiness import machine, plugins, stack, workload
 from gpurunbook.readiness.causes import CAUSES
-from gpurunbook.readiness.rungs import BY_NAME, RUNGS, Finding, Ladder, NodeLadder, Step
+from gpurunbook.readiness.objects import containers, latest, name, one_line, phase, when_seen
+from gpurunbook.readiness.rungs import RUNGS, Finding, Ladder, NodeLadder, State, Step
 from gpurunbook.readiness.snapshot import Names, Object, Snapshot, labels
-from gpurunbook.readiness.view import Below, Here, View, containers, latest, name, one_line, phase
+from gpurunbook.readiness.view import SMOKE, Below, Here, View
 
 RULES: dict[str, Callable[[Here, Below], Step]] = {
     "joined": machine.joined, "ready": machine.is_ready, "initialized": machine.initialized, "pci-label": stack.pci_label,
-    "release": stack.release, "driver": stack.driver, "toolkit": stack.toolkit, "device-plugin": stack.device_plugin,
+    "release": stack.release, "driver": stack.driver, "toolkit": stack.toolkit, "device-plugin": plugins.device_plugin,
     "capacity": stack.capacity, "allocatable": stack.allocatable, "smoke": workload.smoke, "scheduled": workload.scheduled,
     "pulled": workload.pulled, "running": workload.running, "exec": workload.answers,
 }
@@ -33,18 +35,18 @@ def ladder(snapshot: Snapshot, names: Names, now: datetime, patience: float = 1.
         patience: a factor on the limits of all rungs: 1 on AWS, less on a rehearsal that goes faster.
     """
     if snapshot.lost:
-        return _nobody("the cluster", "trouble", snapshot.lost, "wrong-kubeconfig", CAUSES["wrong-kubeconfig"].next)
+        return _nobody("the cluster", "trouble", snapshot.lost, snapshot.lost_to)
     view = View(snapshot, names, now, patience)
     found = [climb(Here(view, node)) for node in sorted(snapshot.nodes, key=name) if names.is_gpu_node(labels(node))]
     if "nodes" in snapshot.denied:
         found = list(_nobody("GPU nodes", "unknown", snapshot.denied["nodes"]).nodes)
-    elif (lacking := max(names.wanted, 1) - len(found)) > 0 and (names.wanted or not found):
-        found.append(_missing(view, lacking))
+    elif len(found) < max(names.wanted, 1):
+        found.append(_missing(view, names.wanted - len(found)))
     findings = [Finding(step.cause, step.rung, node.node, step.evidence, step.next)
                 for node in found for step in node.steps if step.state == "trouble"]
     if snapshot.throttled:
         findings.insert(0, Finding("api-throttled", "joined", "", one_line(snapshot.throttled), CAUSES["api-throttled"].next))
-    if extra := stack.on_cpu_nodes(view):
+    if extra := plugins.on_cpu_nodes(view):
         findings.append(extra)
     return Ladder(tuple(found), _each_once(findings))
 
@@ -66,23 +68,32 @@ def climb(here: Here) -> NodeLadder:
                 step = here.trouble(rung.name, "unknown", f"for longer than {beyond:g} s: {step.evidence}", start)
         if step.state == "done":
             began = latest(began, step.since)
-        else:
-            clear = False
+        clear &= step.state in ("done", "unknown")
         steps.append(step)
     return NodeLadder(here.name, tuple(steps))
 
 
 def _missing(view: View, lacking: int) -> NodeLadder:
-    said = f"cluster.yaml wants {view.names.wanted or 'a'} GPU node(s), {lacking} are not there"
-    if view.names.since is not None and not view.late("joined", view.names.since):
-        return _nobody(f"{lacking} missing", "waiting", said).nodes[0]
-    return _nobody(f"{lacking} missing", "trouble", said, "node-missing", CAUSES["node-missing"].next).nodes[0]
+    """The row of nodes that are not there. They are on their way since provisioning began, or the last one went."""
+    if lacking <= 0:
+        return _nobody("GPU nodes", "waiting", "there is none, and none has to be: minSize of the GPU groups is 0, or not known",
+                       following="kubectl get nodes").nodes[0]
+    said = f"cluster.yaml wants at least {view.names.wanted} GPU node(s), {lacking} are not there"
+    there = {name(node) for node in view.snapshot.nodes}
+    about = [(event, event.get("involvedObject") or {}) for event in view.snapshot.events]
+    gone = (when_seen(event) for event, node in about if node.get("kind") == "Node" and node.get("name") not in there)
+    since = latest(view.names.since, *gone)
+    if since is not None and not view.late("joined", since):
+        return _nobody(f"{lacking} missing", "waiting", said, since=since).nodes[0]
+    return _nobody(f"{lacking} missing", "trouble", said, "node-missing").nodes[0]
 
 
-def _nobody(node: str, state: str, evidence: str, cause: str = "", following: str = "") -> Ladder:
+def _nobody(node: str, state: State, evidence: str, cause: str = "", *, following: str = "",
+            since: datetime | None = None) -> Ladder:
     """A ladder that ends at its first rung, for a node that nobody can look at."""
-    first = Step("joined", state, None, one_line(evidence), cause, following)  # type: ignore[arg-type]
-    steps = (first, *(Step(rung.name, "ahead") for rung in RUNGS[1:]))
+    following = CAUSES[cause].next if cause else following
+    first = Step("joined", state, since, one_line(evidence), cause, following)
+    steps = (first, *(Step(rung.name, "unknown" if state == "unknown" else "ahead") for rung in RUNGS[1:]))
     finding = (Finding(cause, "joined", "", first.evidence, following),) if cause else ()
     return Ladder((NodeLadder(node, steps),), finding)
 
@@ -100,7 +111,7 @@ def troubled(snapshot: Snapshot, names: Names, most: int = 5) -> list[tuple[Obje
     found: list[tuple[Object, str, bool]] = []
     smoke_seen = 0
     for pod in snapshot.pods:
-        if labels(pod).get("app") == "gpu-smoke":
+        if labels(pod).get("app") == SMOKE:
             if phase(pod) in ("Succeeded", "Failed") and smoke_seen < most:
                 smoke_seen += 1
                 found += [(pod, str(c.get("name")), False) for c in containers(pod)[:1]
@@ -113,26 +124,20 @@ def troubled(snapshot: Snapshot, names: Names, most: int = 5) -> list[tuple[Obje
 
 
 def settled(found: Ladder, until: str = RUNGS[-1].name) -> bool:
-    """Whether watching longer shows nothing new: all done up to a rung, or a trouble, or nothing moves without a person."""
-    held = [step for node in found.nodes if (step := holds(node, until))]
-    return all(step.state == "trouble" or step.next for step in held)
+    """Whether watching longer shows nothing new: done up to a rung, a trouble, or nothing moves, or is told, without a person."""
+    held = [step for node in found.nodes if (step := node.held(until))]
+    return all(step.state in ("trouble", "unknown") or step.next for step in held)
 
 
 def goal(found: Ladder) -> str:
     """The rung to be reached: exec, or the smoke pod while no model is deployed."""
-    steps = [step for node in found.nodes for step in node.steps]
-    return "smoke" if any(step.rung == "scheduled" and step.next == workload.RUN_06 for step in steps) else RUNGS[-1].name
+    steps = [step for node in found.nodes for step in node.steps if step.rung == "scheduled"]
+    return "smoke" if any(step.state == "waiting" and step.next for step in steps) else RUNGS[-1].name
 
 
 def standing(found: Ladder) -> str:
-    """In a word: "done" up to the goal, "trouble" when there is a finding, or "waiting"."""
+    """In a word: "done" up to the goal, "trouble" when there is a finding, "waiting", or "unknown": the rest cannot be told."""
     if found.findings:
         return "trouble"
-    return "waiting" if any(holds(node, goal(found)) for node in found.nodes) else "done"
-
-
-def holds(node: NodeLadder, until: str = RUNGS[-1].name) -> Step | None:
-    """What holds a node up, no higher than a rung; None when all up to there is done. A trouble counts before a wait."""
-    last = RUNGS.index(BY_NAME[until])
-    steps: Sequence[Step] = node.steps[:last + 1]
-    return next((s for s in steps if s.state == "trouble"), None) or next((s for s in steps if s.state != "done"), None)
+    held = [step for node in found.nodes if (step := node.held(goal(found)))]
+    return "done" if not held else "unknown" if all(step.state == "unknown" for step in held) else "waiting"

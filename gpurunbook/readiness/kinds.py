@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gpurunbook.readiness import trim
+from gpurunbook.readiness.objects import PLUGIN_LABELS, is_plugin
 from gpurunbook.readiness.snapshot import Names, Object, has, labels
-from gpurunbook.readiness.view import PLUGIN_LABELS, SMOKE, is_plugin
+from gpurunbook.readiness.view import SMOKE
 
 PARTIAL = "application/json;as=PartialObjectMetadata{};v=v1;g=meta.k8s.io"
 """Secrets of helm hold whole charts: only their metadata is asked for."""
-NODE_EVENTS = ("NodeReady", "NodeNotReady")
+NODE_EVENTS = ("NodeReady", "NodeNotReady", "RemovingNode")
 Query = Mapping[str, str]
 
 

@@ -15,12 +15,13 @@ from gpurunbook.config import NodeGroup
 from gpurunbook.errors import RunbookError
 from gpurunbook.processes import Process
 from gpurunbook.readiness import probe
-from gpurunbook.readiness.cluster import Cluster
+from gpurunbook.readiness.cluster import LOST, Cluster
 from gpurunbook.readiness.diagnose import ladder
+from gpurunbook.readiness.objects import phase
 from gpurunbook.readiness.reading import Reader, Refused
-from gpurunbook.readiness.rungs import Ladder
-from gpurunbook.readiness.snapshot import Names, Probe, Snapshot, ready, when
-from gpurunbook.readiness.view import View, phase
+from gpurunbook.readiness.rungs import FEW, Ladder
+from gpurunbook.readiness.snapshot import Names, Probe, Snapshot, labels, ready, when
+from gpurunbook.readiness.view import View
 
 if TYPE_CHECKING:
     from gpurunbook.runbook import Run
@@ -46,10 +47,11 @@ def names(run: Run) -> Names:
     chart, deployment = gpu_operator.pin(run), model.manifest(run)
     began = run.journal.last("stage", stage="provision")
     return Names(
-        is_gpu_node=gpu_nodes(run.cluster.groups), wanted=sum(g.desired for g in run.cluster.groups if g.gpu),
+        is_gpu_node=gpu_nodes(run.cluster.groups), wanted=sum(min(g.min, g.desired) for g in run.cluster.groups if g.gpu),
         since=when(began["time"]) if began else None, namespace=chart["namespace"], release=chart["release"],
         model_namespace=objects.NAMESPACE, model_label=deployment.label, container=deployment.container, run=run.id,
-        helm_at_work=_helm_at_work(run))
+        ours=run.target.ours, alone=gpu_operator.alone(run), helm_at_work=_helm_at_work(run),
+        cut_short=gpu_operator.cut_short(run))
 
 
 def gpu_nodes(groups: tuple[NodeGroup, ...]) -> Any:
@@ -81,11 +83,12 @@ def once(run: Run, *, exec_too: bool = True) -> Look:
     began, known = time.monotonic(), names(run)
     reader, lost = _connect(run)
     if reader is None:
-        return _look(run, Snapshot(lost=lost), known, began)
-    snapshot = Cluster(reader, known).read()
+        return _look(run, lost, known, began, datetime.now(UTC))
+    cluster = Cluster(reader, known)
+    snapshot = cluster.read()
     if exec_too and not snapshot.lost:
-        snapshot = replace(snapshot, probe=_probe(run, known, snapshot, None))
-    return _look(run, snapshot, known, began)
+        snapshot = replace(snapshot, probes=_probes(run, known, snapshot, (), most=FEW))
+    return _look(run, snapshot, known, began, cluster.now)
 
 
 def follow(run: Run, *, timeout: float, over: Callable[[Look], bool], seen: Seen | None = None,
@@ -102,17 +105,20 @@ def follow(run: Run, *, timeout: float, over: Callable[[Look], bool], seen: Seen
     began, known = time.monotonic(), names(run)
     reader, lost = _connect(run)
     if reader is None:
-        yield _look(run, Snapshot(lost=lost), known, began)
+        yield _look(run, lost, known, began, datetime.now(UTC))
         return
     seen = seen or Seen()
     with Cluster(reader, known).following() as cluster:
-        last: Probe | None = None
+        probes: tuple[Probe, ...] = ()
         while True:
             snapshot = cluster.snapshot()
             if exec_too and not snapshot.lost:
-                last = _probe(run, known, snapshot, last)
-            found = _look(run, replace(snapshot, probe=last), replace(known, helm_at_work=_helm_at_work(run)), began)
-            found = replace(found, ladder=seen.dated(found.ladder, datetime.now(UTC)))
+                probes = _probes(run, known, snapshot, probes, most=1)
+            if sum(known.is_gpu_node(labels(node)) for node in snapshot.nodes) >= known.wanted:
+                known = replace(known, since=cluster.now)  # one that goes from here on is missing from then on
+            now = replace(known, helm_at_work=_helm_at_work(run))
+            found = _look(run, replace(snapshot, probes=probes), now, began, cluster.now)
+            found = replace(found, ladder=seen.dated(found.ladder, cluster.now))
             yield found
             if over(found) or found.seconds > timeout:
                 return
@@ -125,13 +131,13 @@ def footer(run: Run) -> str:
     return f"GPU readiness · {where} · run {run.id}"
 
 
-def _look(run: Run, snapshot: Snapshot, known: Names, began: float) -> Look:
-    found = ladder(snapshot, known, datetime.now(UTC), run.target.patience(run))
+def _look(run: Run, snapshot: Snapshot, known: Names, began: float, now: datetime) -> Look:
+    found = ladder(snapshot, known, now, run.target.patience(run))
     return Look(found, snapshot, time.monotonic() - began)
 
 
-def _connect(run: Run) -> tuple[Reader | None, str]:
-    """A reader of the run's own cluster; or none, and why it is not to be reached or is another one."""
+def _connect(run: Run) -> tuple[Reader | None, Snapshot]:
+    """A reader of the run's own cluster; or none, and what says why it is not to be reached or is another one."""
     if not run.kubeconfig.exists():
         raise RunbookError(f"run {run.id} has no cluster", where=str(run.kubeconfig),
                            next="gpurunbook run --until provision; gpurunbook status lists the runs")
@@ -143,16 +149,17 @@ def _connect(run: Run) -> tuple[Reader | None, str]:
         seen = identity.read(run.kubeconfig, run.target.context(run), lambda: _Namespaces(reader),
                              (record or {}).get("ca_sha256", ""))
     except Refused as refused:
-        if refused.why == "lost":
-            return None, refused.said
-        return reader, ""  # it answers, and will not say who it is: the rungs tell what can be read
+        if refused.why in LOST:
+            return None, Snapshot(lost=refused.said, lost_to=LOST[refused.why])
+        return reader, Snapshot()  # it answers, and will not say who it is: the rungs tell what can be read
     except (ConfigException, yaml.YAMLError, OSError, KeyError, TypeError, ValueError) as error:
-        return None, f"{run.kubeconfig.name} cannot be used: {error}"
+        return None, Snapshot(lost=f"{run.kubeconfig.name} cannot be used: {error}")
     except RunbookError as error:
-        return None, error.what
+        return None, Snapshot(lost=error.what)
     if record and not record.get("void") and (differs := [key for key, value in seen.items() if record[key] != value]):
-        return None, f"the cluster at {seen['server']} is not the one this run began with: {', '.join(differs)} differ"
-    return reader, ""
+        return None, Snapshot(lost=f"the cluster at {seen['server']} is not the one this run began with: "
+                                   f"{', '.join(differs)} differ")
+    return reader, Snapshot()
 
 
 class _Namespaces:
@@ -167,17 +174,16 @@ class _Namespaces:
         return SimpleNamespace(metadata=SimpleNamespace(uid=found.get("metadata", {}).get("uid")))
 
 
-def _probe(run: Run, known: Names, snapshot: Snapshot, last: Probe | None) -> Probe | None:
-    """Try exec where the model's container runs, and was not asked before; where it went wrong, not all the time."""
-    model = View(snapshot, known, datetime.now(UTC), 1).model
-    pod = next((p for p in model if ready(p) and phase(p) == "Running"), None)
-    if pod is None:
-        return last
-    if last and last.pod == pod["metadata"]["uid"]:
-        good = last.whole and last.tar is not False
-        if good or (datetime.now(UTC) - last.when).total_seconds() < ASK_AGAIN:
-            return last
-    return probe.ask(run, known, pod)
+def _probes(run: Run, known: Names, snapshot: Snapshot, before: tuple[Probe, ...], *, most: int) -> tuple[Probe, ...]:
+    """Try exec in the model's pods that run: at most so many, those first that were not asked; one that went wrong, again."""
+    running = {str(p["metadata"].get("uid")): p for p in View(snapshot, known, datetime.now(UTC), 1).model
+               if ready(p) and phase(p) == "Running"}
+    asked = {one.pod: one for one in before if one.pod in running}
+    again = [uid for uid, one in asked.items() if not (one.whole and one.tar is not False)
+             and (datetime.now(UTC) - one.when).total_seconds() >= ASK_AGAIN]
+    for uid in [*(uid for uid in running if uid not in asked), *again][:most]:
+        asked[uid] = probe.ask(run, known, running[uid])
+    return tuple(asked.values())
 
 
 class Seen:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 
+from gpurunbook.readiness.objects import OVER, became, latest, made, name, namespace, phase, when_seen
 from gpurunbook.readiness.rungs import Step
 from gpurunbook.readiness.snapshot import Object, condition, labels, selects, when
-from gpurunbook.readiness.view import OVER, Below, Here, became, latest, made, name, namespace, phase
-from gpurunbook.stages.taint import UNINITIALIZED
+from gpurunbook.readiness.view import Below, Here
+from gpurunbook.stages.taint import UNINITIALIZED, freshness
 
 FLAP_SECONDS = 600
+LATE = timedelta(seconds=5)
+"""How long after a change an event of it may be written."""
 ZONE = "topology.kubernetes.io/zone"
 
 
@@ -21,8 +25,8 @@ def joined(here: Here, below: Below) -> Step:
 def is_ready(here: Here, below: Below) -> Step:
     node, found = here.node, condition(here.node, "Ready")
     since = became(node, "Ready")
-    if changes := _flaps(here):
-        return here.trouble("ready", "node-flapping", f"Ready changed {changes} times within ten minutes; now "
+    if falls := _falls(here, since, found.get("status") == "True"):
+        return here.trouble("ready", "node-flapping", f"not Ready {falls} times within ten minutes; now Ready is "
                             f"{found.get('status')}: {found.get('message', '')}", since)
     if found.get("status") != "True":
         said = ": ".join(filter(None, (str(found.get("reason") or ""), str(found.get("message") or ""))))
@@ -36,41 +40,43 @@ def is_ready(here: Here, below: Below) -> Step:
             return here.trouble("ready", "pdb-blocks-drain", f"the node is cordoned; PodDisruptionBudget {namespace(budget)}/"
                                 f"{name(budget)} allows 0 disruptions and selects {name(pod)} on it", since, pod,
                                 name=name(budget))
-        return here.done("ready", since, "Ready; cordoned: new pods stay away (kubectl uncordon gives it back)")
-    return here.done("ready", since, str(found.get("message") or "condition Ready is True"))
+        return here.done("ready", since, "Ready; cordoned: new pods stay away (kubectl uncordon gives it back)"
+                         + _unread(here, "events", "budgets"))
+    return here.done("ready", since, str(found.get("message") or "condition Ready is True") + _unread(here, "events"))
 
 
-def _flaps(here: Here) -> int:
-    """How often Ready changed in the last ten minutes, 0 when less than twice. A new node's first NodeReady is no change."""
+def _unread(here: Here, *kinds: str) -> str:
+    """What was not looked at, since it may not be read."""
+    unread = here.unknown("ready", *kinds)
+    return f"; {unread.evidence}" if unread else ""
+
+
+def _falls(here: Here, since: datetime | None, is_up: bool) -> int:
+    """How often the node was lost in the last ten minutes, 0 when less than twice: a kubelet may be restarted once.
+
+    An event outlives the node it is about: what was before this one's making is another's.
+    """
     view, began = here.view, made(here.node)
-    # An event outlives the node it is about; one that was made anew under the same name has not flapped.
-    down = [e for e in view.events("Node", here.node, "NodeNotReady") if not began or ((last := _last(e)) and last > began)]
-    first = min((t for e in down if (t := _first(e))), default=None)
-    if first is None:
-        return 0
-    back = [e for e in view.events("Node", here.node, "NodeReady") if (last := _last(e)) and last >= first]
-    changes = sum(_recent(event, view.now) for event in [*down, *back])
-    return changes if changes >= 2 and any(_recent(event, view.now) for event in down) else 0
+    start = max(filter(None, (view.now - timedelta(seconds=FLAP_SECONDS), began)))
+    events = view.events("Node", here.node, "NodeNotReady")
+    falls = sum(_after(event, start) for event in events)
+    told = latest(*map(when_seen, events))
+    if not is_up and falls and told and since and since - told > LATE:  # lost again, and nobody has written of it yet
+        falls += 1
+    return falls if falls >= 2 else 0
 
 
-def _recent(event: Object, now: datetime) -> int:
-    """How many of an event's occurrences lie in the last ten minutes: all that fit in between, evenly spread."""
-    first, last, window = _first(event), _last(event), timedelta(seconds=FLAP_SECONDS)
-    if not first or not last or now - last > window:
+def _after(event: Object, start: datetime) -> int:
+    """How many of an event's occurrences are later than that: all that fit in, evenly spread."""
+    first, last = _first(event), when_seen(event)
+    if not first or not last or last < start:
         return 0
     count = max(1, int(event.get("count") or (event.get("series") or {}).get("count") or 1))
-    if now - first <= window or last <= first:
-        return count
-    return max(1, round(count * (window - (now - last)) / (last - first)))
+    return count if first >= start or last <= first else max(1, round(count * (last - start) / (last - first)))
 
 
 def _first(event: Object) -> datetime | None:
-    return when(event.get("firstTimestamp")) or when(event.get("eventTime")) or _last(event)
-
-
-def _last(event: Object) -> datetime | None:
-    return (when(event.get("lastTimestamp")) or when((event.get("series") or {}).get("lastObservedTime"))
-            or when(event.get("eventTime")))
+    return when(event.get("firstTimestamp")) or when(event.get("eventTime")) or when_seen(event)
 
 
 def _blocked(here: Here) -> tuple[Object, Object] | None:
@@ -81,7 +87,7 @@ def _blocked(here: Here) -> tuple[Object, Object] | None:
         if status.get("disruptionsAllowed") != 0:
             continue
         for pod in pods:
-            if namespace(pod) == namespace(budget) and selects(budget.get("spec", {}).get("selector") or {}, labels(pod)):
+            if namespace(pod) == namespace(budget) and selects(budget.get("spec", {}).get("selector"), labels(pod)):
                 return budget, pod
     return None
 
@@ -116,9 +122,11 @@ def _taints(node: Object) -> Sequence[Object]:
 
 
 def _fresh(lease: Object, now: datetime) -> bool:
+    """As 04 judges it."""
     spec = lease.get("spec") or {}
-    renewed = when(spec.get("renewTime"))
-    return renewed is not None and now - renewed <= timedelta(seconds=float(spec.get("leaseDurationSeconds") or 15))
+    return freshness(SimpleNamespace(
+        renew_time=when(spec.get("renewTime")), lease_duration_seconds=spec.get("leaseDurationSeconds"),
+        holder_identity=spec.get("holderIdentity")), now).state == "fresh"
 
 
 def _short(time: datetime | None) -> str:

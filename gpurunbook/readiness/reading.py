@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
 
@@ -18,10 +20,14 @@ ANSWER_SECONDS = 10.0
 THROTTLE_SECONDS = 4.0
 """How long, in all, a request that is told to come back later comes back."""
 WATCH_SECONDS = 240
+CLOCKS = timedelta(seconds=2)
+"""What clocks may differ by unseen: the header Date counts whole seconds, and an answer takes its time."""
+NOBODY = '"system:anonymous"'
+"""The user that an API server takes us for when a credentials plug-in gave nothing."""
 FLOW_HEADER = "X-Kubernetes-PF-FlowSchema-UID"
-Why = Literal["missing", "denied", "throttled", "lost", "gone", "failed"]
-"""missing: the server has no such kind; denied: no right; throttled: 429 to the end; lost: no answer, or a stranger's;
-gone: the resource version is too old; failed: any other answer."""
+Why = Literal["missing", "denied", "signed-out", "throttled", "lost", "gone", "failed"]
+"""missing: the server has no such kind; denied: no right; signed-out: it does not know who asks; throttled: 429 to the end;
+lost: no answer, or a stranger's; gone: the resource version is too old; failed: any other answer."""
 
 
 class Refused(Exception):
@@ -38,11 +44,13 @@ class Reader:
     def __init__(self, api_client: kubernetes.client.ApiClient) -> None:
         self._client, self._pool = api_client, api_client.rest_client.pool_manager
         self._host: str = api_client.configuration.host
+        self.ahead = timedelta()
+        """How far the server's clock is ahead of ours, by the header Date of its last answer; nothing below its resolution."""
 
     def list(self, path: str, accept: str = "application/json", **query: str) -> Iterator[tuple[str, Sequence[Object]]]:
         """Pages of a list, as (resource version of the list, items). Raises Refused."""
         while True:
-            page = self.get(path, accept=accept, **query, limit=str(PAGE))
+            page = self._json(path, accept, {**query, "limit": str(PAGE)}, ANSWER_SECONDS)
             metadata = page.get("metadata") or {}
             yield str(metadata.get("resourceVersion", "")), page.get("items") or []
             token = metadata.get("continue") or ""
@@ -50,9 +58,12 @@ class Reader:
                 return
             query = {key: value for key, value in query.items() if key != "resourceVersion"} | {"continue": token}
 
-    def get(self, path: str, accept: str = "application/json", **query: str) -> Object:
-        """One answer as JSON. Raises Refused."""
-        response = self._ask(path, accept, query, ANSWER_SECONDS)
+    def get(self, path: str, accept: str = "application/json", limit: float = ANSWER_SECONDS, **query: str) -> Object:
+        """One answer as JSON, within so many seconds. Raises Refused."""
+        return self._json(path, accept, query, limit)
+
+    def _json(self, path: str, accept: str, query: Mapping[str, str], limit: float) -> Object:
+        response = self._ask(path, accept, query, limit)
         try:
             found = json.loads(self._read(response))
         except ValueError as error:
@@ -82,6 +93,7 @@ class Reader:
         deadline = time.monotonic() + THROTTLE_SECONDS
         while True:
             response = self._once(path, accept, query, limit)
+            self.ahead = _ahead(response.headers.get("Date"), self.ahead)
             if response.status == 200:
                 return response
             body = self._read(response)[:4000].decode("utf-8", "replace")
@@ -117,7 +129,7 @@ class Reader:
             uid = response.headers.get(FLOW_HEADER, "")
             return Refused("throttled", f"{path}: {said}; flow schema {self._flow(uid)}; "
                                         f"Retry-After {response.headers.get('Retry-After', 'not given')}")
-        whys: dict[int, Why] = {401: "lost", 403: "denied", 404: "missing", 410: "gone"}
+        whys: dict[int, Why] = {401: "signed-out", 403: "signed-out" if NOBODY in said else "denied", 404: "missing", 410: "gone"}
         return Refused(whys.get(response.status, "failed"), said)
 
     def _flow(self, uid: str) -> str:
@@ -137,6 +149,14 @@ def _seconds(header: str | None) -> float:
         return max(0.05, float(header or 1))
     except ValueError:
         return 1.0
+
+
+def _ahead(date: str | None, before: timedelta) -> timedelta:
+    try:
+        found = parsedate_to_datetime(date or "") - datetime.now(UTC)
+    except (ValueError, TypeError):
+        return before
+    return found if abs(found) > CLOCKS else timedelta()
 
 
 def _said(error: Exception) -> str:

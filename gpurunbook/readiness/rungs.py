@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from gpurunbook import show
@@ -24,13 +24,15 @@ class Rung:
     limit: float
 
 
+# The release's limit: a helm that waits may take 900 s. The driver's: the startup probe
+# of the operator's driver container (v26.7.0) gives it 60 + 120 x 10 = 1260 s.
 RUNGS = (
     Rung("joined", "node joined", (60, 90), 600),
     Rung("ready", "node Ready", (5, 30), 300),
     Rung("initialized", "cloud controller done", (1, 10), 60),
     Rung("pci-label", "PCI label", (5, 60), 180),
-    Rung("release", "operator release deployed", (5, 60), 300),
-    Rung("driver", "driver", (60, 240), 900),
+    Rung("release", "operator release deployed", (5, 60), 960),
+    Rung("driver", "driver", (60, 240), 1300),
     Rung("toolkit", "toolkit and runtime class", (10, 60), 300),
     Rung("device-plugin", "one device plugin", (5, 30), 180),
     Rung("capacity", "GPU in capacity", (1, 15), 90),
@@ -54,7 +56,7 @@ class Step:
         since: when it got into this state, None where nothing tells.
         evidence: the condition, event or log line that says so, one line.
         cause: a name in gpurunbook.readiness.causes when state is "trouble", "unknown" for a trouble of no known cause.
-        next: the next command, when there is something to do.
+        next: the next command, or several joined by "; ", when there is something to do.
     """
 
     rung: str
@@ -83,10 +85,21 @@ class NodeLadder:
     node: str
     steps: tuple[Step, ...]
 
+    def held(self, until: str = RUNGS[-1].name) -> Step | None:
+        """What holds the node up on its way to a rung; None when nothing does.
+
+        A trouble counts before a wait, a wait before what cannot be told; that does not count once the rung is reached.
+        """
+        names = [step.rung for step in self.steps]
+        steps = self.steps[:names.index(until) + 1]
+        waits = next((s for s in steps if s.state == "trouble"), None) or next(
+            (s for s in steps if s.state in ("waiting", "ahead")), None)
+        return waits or (next((s for s in steps if s.state == "unknown"), None) if steps[-1].state != "done" else None)
+
     @property
     def holds(self) -> Step | None:
-        """The lowest rung that is not done; None when all are."""
-        return next((step for step in self.steps if step.state != "done"), None)
+        """What holds it up on its way to the last rung."""
+        return self.held()
 
 
 @dataclass(frozen=True, repr=False)
@@ -105,10 +118,9 @@ class Ladder:
         states: list[str] = []
         for node in self.nodes:
             for step in node.steps:
-                since = step.since.strftime("%H:%M:%S") if step.since else "-"
                 usual = "{:g} to {:g} s".format(*BY_NAME[step.rung].usual)
-                rows.append((*((node.node,) if len(self.nodes) > 1 else ()), BY_NAME[step.rung].title, step.state, since, usual,
-                             step.evidence))
+                which = (node.node,) if len(self.nodes) > 1 else ()
+                rows.append((*which, BY_NAME[step.rung].title, step.state, clock(step.since), usual, step.evidence))
                 states.append(MARKS[step.state])
         head = ("rung", "state", "since (UTC)", "usually", "evidence")
         caption = self.nodes[0].node if len(self.nodes) == 1 else ""
@@ -137,7 +149,8 @@ class Ladder:
             cause = CAUSES[finding.cause]
             where = BY_NAME[finding.rung].title + (f" of {finding.node}" if finding.node else "")
             made.append(show.Box(f"{finding.cause}: {cause.title} ({where})",
-                                 (finding.evidence, cause.why, f"next: {finding.next}"), "fail"))
+                                 tuple(filter(None, (finding.evidence, cause.why, cause.advice, f"next: {finding.next}"))),
+                                 "fail"))
         return tuple(made)
 
     def __repr__(self) -> str:
@@ -147,9 +160,23 @@ class Ladder:
         return self.table._repr_html_() + "".join(box._repr_html_() for box in self.boxes)
 
     def to_json(self) -> dict[str, Any]:
-        """Nodes, steps and findings as plain values; times in ISO 8601."""
+        """Nodes, steps and findings as plain values, with what is usual on AWS; times in ISO 8601, durations in seconds."""
+        from gpurunbook.readiness.causes import CAUSES
         whole = asdict(self)
         for node in whole["nodes"]:
             for step in node["steps"]:
-                step["since"] = step["since"] and step["since"].isoformat()
+                rung = BY_NAME[step["rung"]]
+                step |= {"since": step["since"] and step["since"].isoformat(), "title": rung.title, "usual": rung.usual,
+                         "limit": rung.limit}
+        for finding in whole["findings"]:
+            cause = CAUSES[finding["cause"]]
+            finding |= {"title": cause.title, "why": cause.why, "advice": cause.advice}
         return whole
+
+
+def clock(time: datetime | None) -> str:
+    """A time of day in UTC, with the day when that is not today."""
+    if time is None:
+        return "-"
+    time = time.astimezone(UTC)
+    return time.strftime("%H:%M:%S" if time.date() == datetime.now(UTC).date() else "%Y-%m-%d %H:%M:%S")

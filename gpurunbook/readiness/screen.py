@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gpurunbook import show
-from gpurunbook.readiness.diagnose import holds
 from gpurunbook.readiness.rungs import BY_NAME, RUNGS, Ladder
 
 
@@ -33,7 +32,7 @@ def summary(ladder: Ladder, until: str = RUNGS[-1].name) -> str:
     """One line: what holds up how many nodes, up to a rung."""
     groups: dict[str, list[str]] = {}
     for node in ladder.nodes:
-        step = holds(node, until)
+        step = node.held(until)
         words = f"{BY_NAME[step.rung].title}: {step.state}: {step.evidence}" if step else f"done up to {BY_NAME[until].title}"
         groups.setdefault(words, []).append(node.node)
     return show.line("; ".join(f"{nodes[0] if len(nodes) == 1 else f'{len(nodes)} nodes'}: {words}"

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 import yaml
 
 from gpurunbook.deployment import RUN_LABEL
+from gpurunbook.errors import RunbookError
 from gpurunbook.plan import Plan
 from gpurunbook.readiness import look
+from gpurunbook.readiness.objects import OVER, name, phase
 from gpurunbook.readiness.snapshot import Names, Object, Snapshot, gpus, labels, quantity
-from gpurunbook.readiness.view import GENERATION, OVER, SMOKE, Here, View, name, phase
+from gpurunbook.readiness.view import GENERATION, SMOKE, SMOKE_NAMESPACE, Here, View
+from gpurunbook.readiness.workload import not_whole
 
 if TYPE_CHECKING:
     from gpurunbook.runbook import Run
-
-NAMESPACE = "default"
 
 
 @dataclass(frozen=True)
@@ -53,22 +54,35 @@ def _wanted(here: Here) -> Wanted:
     if model and gpus(model):
         return Wanted(here.name, hostname, made, False, f"{name(model)} holds the GPU of {here.name}: not run there",
                       stale if pod and phase(pod) in OVER else ())
+    if other := not_whole(here.node):
+        return Wanted(here.name, hostname, made, False, other)
     return Wanted(here.name, hostname, made, True, f"{here.name} offers a GPU, and nothing proves yet that it computes", stale)
 
 
-def pod_name(hostname: str) -> str:
-    """A short name that a node has every time."""
-    return f"{SMOKE}-{hashlib.sha256(hostname.encode()).hexdigest()[:8]}"
+def program_name(run_id: str) -> str:
+    """The ConfigMap's name: a run's own, since runs may share a cluster."""
+    return f"{SMOKE}-{_short(run_id)}"
+
+
+def pod_name(hostname: str, run_id: str) -> str:
+    """A short name that a run has for a node every time."""
+    return f"{program_name(run_id)}-{_short(hostname)}"
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def manifest(template: Sequence[Object], found: Sequence[Wanted], run_id: str) -> list[Object]:
     """The ConfigMap, and a pod for each node that wants one, with the run's label. Pure."""
     program, pod = template
     made = [copy.deepcopy(program)]
+    made[0]["metadata"]["name"] = program_name(run_id)
     for one in found:
         if one.make:
             item = copy.deepcopy(pod)
-            item["metadata"]["name"] = pod_name(one.hostname)
+            item["metadata"]["name"] = pod_name(one.hostname, run_id)
+            item["spec"]["volumes"][0]["configMap"]["name"] = program_name(run_id)
             item["metadata"]["labels"][GENERATION] = one.generation
             item["spec"]["nodeSelector"] = {"kubernetes.io/hostname": one.hostname}
             made.append(item)
@@ -78,15 +92,22 @@ def manifest(template: Sequence[Object], found: Sequence[Wanted], run_id: str) -
 
 
 def plan(run: Run) -> Plan:
-    """Delete the smoke pods that prove nothing any more, and apply those that are missing: one file in the run folder."""
-    found = wanted(look.once(run, exec_too=False).snapshot, look.names(run))
+    """Delete the smoke pods that prove nothing any more, and apply those that are missing: one file in the run folder.
+
+    Raises RunbookError when nodes or pods cannot be read: what is there is not known.
+    """
+    snapshot = look.once(run, exec_too=False).snapshot
+    if unread := snapshot.lost or next((snapshot.denied[kind] for kind in ("nodes", "pods") if kind in snapshot.denied), ""):
+        raise RunbookError(f"whether a GPU computes cannot be asked: {unread}", where=str(run.kubeconfig),
+                           next=f"gpurunbook gpu --run-id {run.id}")
+    found = wanted(snapshot, look.names(run))
     making = [one for one in found if one.make]
     if not found:
         return run.plan((), "no GPU node offers a GPU yet: nothing to prove")
     if not making:
         return run.plan((), "; ".join(dict.fromkeys(one.reason for one in found)))
     stale = [pod for one in making for pod in one.stale]
-    commands = [run.kubectl("delete", "pod", "-n", NAMESPACE, *stale, "--ignore-not-found", limit=120,
+    commands = [run.kubectl("delete", "pod", "-n", SMOKE_NAMESPACE, *stale, "--ignore-not-found", limit=120,
                             why="remove smoke pods that failed, or whose driver, toolkit or plug-in is gone")] if stale else []
     path = run.folder / "artifacts" / "smoke.yaml"
     template = list(yaml.safe_load_all(run.manifest("gpu-operator", "smoke.yaml").read_text()))
@@ -99,7 +120,7 @@ def plan(run: Run) -> Plan:
 def left(run: Run) -> list[str]:
     """Names of this run's smoke pods that are there, and of their ConfigMap, as KIND/NAME for kubectl delete."""
     selector = f"app={SMOKE},{RUN_LABEL}={run.id}"
-    pods = run.core.list_namespaced_pod(NAMESPACE, label_selector=selector, _request_timeout=30).items
-    maps = run.core.list_namespaced_config_map(NAMESPACE, label_selector=f"{RUN_LABEL}={run.id}", _request_timeout=30).items
+    pods = run.core.list_namespaced_pod(SMOKE_NAMESPACE, label_selector=selector, _request_timeout=30).items
+    maps = run.core.list_namespaced_config_map(SMOKE_NAMESPACE, label_selector=f"{RUN_LABEL}={run.id}", _request_timeout=30).items
     return [f"pod/{item.metadata.name}" for item in pods] + [
-        f"configmap/{item.metadata.name}" for item in maps if item.metadata.name == SMOKE]
+        f"configmap/{item.metadata.name}" for item in maps if item.metadata.name.startswith(SMOKE)]

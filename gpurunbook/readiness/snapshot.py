@@ -9,6 +9,8 @@ from typing import Any
 
 Object = dict[str, Any]
 """One API object as the server sends it, trimmed."""
+GPU, SHARED, MIG = "nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-"
+"""A whole GPU; a share of one, where time-slicing renames them; how the names of MIG devices begin."""
 KINDS = ("nodes", "pods", "events", "policies", "runtime_classes", "releases", "leases", "budgets")
 
 
@@ -18,12 +20,15 @@ class Names:
 
     Attributes:
         is_gpu_node: whether a node with these labels belongs to a GPU group of cluster.yaml.
-        wanted: how many GPU nodes cluster.yaml asks for; 0 where that is not known.
+        wanted: the least number of GPU nodes by cluster.yaml; 0 where that is not known, or an autoscaler may take all away.
         since: since when they should be coming, None when nothing tells.
         namespace, release: of the operator.
         model_namespace, model_label, container: of the model's pods; the label as KEY=VALUE[,KEY=VALUE].
         run: the id of the run, by which its smoke pods are known.
+        ours: the cluster is the run's own, so what others put there may be taken away.
+        alone: nobody else's programs reach the cluster, as on a rehearsal.
         helm_at_work: a helm of this run is running now.
+        cut_short: when this run's newest helm began to install, if it is not known to have ended well.
     """
 
     is_gpu_node: Callable[[Mapping[str, str]], bool]
@@ -35,7 +40,10 @@ class Names:
     model_label: str = "app=dolly-v2"
     container: str = ""
     run: str = ""
+    ours: bool = True
+    alone: bool = False
     helm_at_work: bool = False
+    cut_short: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -66,8 +74,9 @@ class Snapshot:
         denied: kind -> the right that is missing.
         throttled: what an answer 429 said, after a few tries; empty when there was none.
         lost: why the cluster cannot be asked at all, or is another one; empty when it can.
+        lost_to: the cause that this has: wrong-kubeconfig or signed-out.
         logs: UID of a troubled pod -> last line of its container's log.
-        probe: None when nobody asked.
+        probes: what exec came to, for those of the model's pods that were asked.
     """
 
     nodes: tuple[Object, ...] = ()
@@ -81,8 +90,9 @@ class Snapshot:
     denied: Mapping[str, str] = field(default_factory=dict)
     throttled: str = ""
     lost: str = ""
+    lost_to: str = "wrong-kubeconfig"
     logs: Mapping[str, str] = field(default_factory=dict)
-    probe: Probe | None = None
+    probes: tuple[Probe, ...] = ()
 
 
 def labels(item: Object) -> dict[str, str]:
@@ -112,9 +122,9 @@ def ready(item: Object) -> bool:
     return bool(condition(item, "Ready").get("status") == "True")
 
 
-def selects(selector: Object, found: Mapping[str, str]) -> bool:
-    """Whether a LabelSelector picks these labels. An empty one picks all, as for a PodDisruptionBudget of policy/v1."""
-    if any(found.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
+def selects(selector: Object | None, found: Mapping[str, str]) -> bool:
+    """Whether a LabelSelector picks these labels. An empty one picks all, none picks nothing (as in policy/v1)."""
+    if selector is None or any(found.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
         return False
     return all(_expressed(term, found) for term in selector.get("matchExpressions") or [])
 
@@ -144,8 +154,14 @@ def gpus(item: Object) -> int:
 
 
 def quantity(resources: Mapping[str, Any]) -> int:
-    """`nvidia.com/gpu` and MIG devices in a list of resources."""
-    return sum(_whole(value) for key, value in resources.items() if key == "nvidia.com/gpu" or key.startswith("nvidia.com/mig-"))
+    """GPUs in a list of resources: whole ones, shares of them (time-slicing), and MIG devices."""
+    return sum(parts(resources).values())
+
+
+def parts(resources: Mapping[str, Any]) -> dict[str, int]:
+    """The same by name; those of which there is none are left out."""
+    found = {key: _whole(value) for key, value in resources.items() if key in (GPU, SHARED) or key.startswith(MIG)}
+    return {key: count for key, count in found.items() if count}
 
 
 def _whole(value: Any) -> int:

@@ -14,7 +14,6 @@ from gpurunbook.plan import Check
 from gpurunbook.plan import State as Mark
 from gpurunbook.readiness import look
 from gpurunbook.readiness.causes import CAUSES
-from gpurunbook.readiness.diagnose import holds
 from gpurunbook.readiness.rungs import BY_NAME, RUNGS, Ladder, State, Step
 from gpurunbook.readiness.screen import Screen, summary
 from gpurunbook.readiness.snapshot import Snapshot, when
@@ -32,7 +31,8 @@ def wait(run: Run, until: str, *, policy: bool) -> Ladder:
     """Follow until all GPU nodes have reached a rung, and the ClusterPolicy is ready if `policy`.
 
     Raises:
-        RunbookError: a node is in trouble, or nothing goes on without a person, or the target's limit is over.
+        RunbookError: a node is in trouble, or nothing goes on without a person, or what holds a node up may not be read, or
+            the target's limit is over. Where only the last rung itself cannot be told, there is nothing to wait for.
     """
     what, screen, blocker, seen = f"GPU nodes reach: {BY_NAME[until].title}", Screen(until), "", look.Seen(_before(run))
     limit = run.target.wait_limit
@@ -48,32 +48,42 @@ def wait(run: Run, until: str, *, policy: bool) -> Ladder:
                 blocker = now
                 if not blocker:
                     return found.ladder
-                _judge(found.ladder, until)
+                _judge(run, found.ladder, until)
     except KeyboardInterrupt as error:
         cells.shorten(error, f"waiting for: {what}; last seen: {blocker}", str(run.journal.path))
         raise
     raise RunbookError(f"{what}: not within {limit:g} s; last seen: {blocker}", where=str(run.journal.path),
-                       next="gpurunbook gpu; kubectl describe clusterpolicy")
+                       next=f"gpurunbook gpu --run-id {run.id}; kubectl describe clusterpolicy")
 
 
 def _blocker(found: Ladder, snapshot: Snapshot, until: str, *, policy: bool) -> str:
-    if any(holds(node, until) for node in found.nodes):
+    held = [step for node in found.nodes if (step := node.held(until))]
+    if any(step.state != "unknown" or step.rung != until for step in held):
         return summary(found, until)
     state = next((str((item.get("status") or {}).get("state", "pending")) for item in snapshot.policies), "absent")
     return f"ClusterPolicy {state}" if policy and state != "ready" else ""
 
 
-def _judge(found: Ladder, until: str) -> None:
+def _judge(run: Run, found: Ladder, until: str) -> None:
     """Raises RunbookError where waiting longer is of no use: the rung, its cause, why, and what next."""
     for node in found.nodes:
-        step = holds(node, until)
-        if step and step.state == "trouble":
+        step = node.held(until)
+        if not step or (step.state == "unknown" and step.rung == until):
+            continue
+        what = f"{node.node}: {BY_NAME[step.rung].title}"
+        if step.state == "trouble":
             cause = CAUSES[step.cause]
-            raise RunbookError(f"{node.node}: {BY_NAME[step.rung].title}: {cause.title} ({cause.name}): {step.evidence}",
-                               where=cause.why, next=step.next)
-        if step and step.next:
-            raise RunbookError(f"{node.node}: {BY_NAME[step.rung].title}: {step.evidence}", where="gpurunbook gpu",
-                               next=step.next)
+            said = " ".join(filter(None, (cause.why, cause.advice)))
+            raise RunbookError(f"{what}: {cause.title} ({cause.name}): {step.evidence}. {said}", where=_look(run), next=step.next)
+        if step.state == "unknown":
+            raise RunbookError(f"{what}: cannot be told: {step.evidence}", where=_look(run), next="kubectl auth can-i --list")
+        if step.next:
+            raise RunbookError(f"{what}: {step.evidence}", where=_look(run), next=step.next)
+
+
+def _look(run: Run) -> str:
+    """The ladder, and the `export` line that the next command needs."""
+    return f"gpurunbook gpu --run-id {run.id}"
 
 
 def _save(run: Run, found: Ladder) -> None:

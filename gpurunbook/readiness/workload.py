@@ -5,28 +5,16 @@ from __future__ import annotations
 import json
 import re
 
+from gpurunbook.readiness.causes import CAUSES, GPU_OPERATOR
+from gpurunbook.readiness.objects import OVER, became, containers, latest, made, name, namespace, phase, state
 from gpurunbook.readiness.rungs import Step
-from gpurunbook.readiness.snapshot import Object, condition, gpus, labels, quantity, ready, when
-from gpurunbook.readiness.view import (
-    GENERATION,
-    OVER,
-    RUN_05,
-    Below,
-    Here,
-    Trouble,
-    became,
-    containers,
-    latest,
-    made,
-    name,
-    namespace,
-    phase,
-    pod_trouble,
-    state,
-)
+from gpurunbook.readiness.snapshot import GPU, Object, condition, gpus, labels, parts, quantity, ready, when
+from gpurunbook.readiness.trouble import Trouble, of_pod, pod_trouble
+from gpurunbook.readiness.view import GENERATION, SMOKE, Below, Here
 
-RUN_06 = "gpurunbook run --from model --until model"
-NO_GPU = "Insufficient nvidia.com/gpu"
+RUN_06 = "gpurunbook run --run-id {run} --from model --until model"
+NO_GPU = re.compile(r"Insufficient nvidia\.com/gpu(?![\w-]|\.\w)")
+"""What the scheduler says when no whole GPU is free; nvidia.com/gpu.shared is another resource."""
 CUDA_ERROR = re.compile(r"\bcu[A-Z]\w+: \d+|\bCUDA_ERROR_\w+|libcuda\.so|sums wrongly")
 
 
@@ -40,10 +28,20 @@ def smoke(here: Here, below: Below) -> Step:
         if ready(model):
             return here.done("smoke", became(model, "Ready"), f"not run: {name(model)} already holds the GPU")
         return Step("smoke", "unknown", None, f"not run: {name(model)} already holds the GPU")
+    if other := not_whole(here.node):
+        return Step("smoke", "unknown", None, other)
     if pod and phase(pod) not in OVER:
-        return here.waiting("smoke", made(pod), f"{state(pod)}, for a driver of before", RUN_05)
+        return here.waiting("smoke", made(pod), f"{state(pod)}, for a driver of before", here.run_05)
     was = f"{name(pod)} {phase(pod).lower()}, before the driver, toolkit or plug-in was made anew" if pod else "no smoke pod yet"
-    return here.waiting("smoke", None, was, RUN_05)
+    return here.waiting("smoke", None, was, here.run_05)
+
+
+def not_whole(node: Object) -> str:
+    """Why a node's GPUs are of no use to a pod that asks for a whole one, the smoke pod or the model's; "" where they are."""
+    found = parts(node.get("status", {}).get("allocatable") or {})
+    if not found or GPU in found:
+        return ""
+    return f"not run: the node offers {', '.join(sorted(found))}; MIG and renamed shares are not supported here, only {GPU}"
 
 
 def _smoked(here: Here, pod: Object) -> Step:
@@ -54,11 +52,14 @@ def _smoked(here: Here, pod: Object) -> Step:
     if phase(pod) == "Failed":
         evidence = f"{name(pod)} failed: {log or pod['status'].get('message') or ended.get('reason') or 'no log'}"
         cause = "cuda-broken" if CUDA_ERROR.search(log) else "unknown"
-        return here.trouble("smoke", cause, evidence, when(ended.get("finishedAt")) or made(pod), pod)
+        driver = next((name(p) for p in here.drivers), "")
+        anew = f"{CAUSES['cuda-broken'].next}; kubectl delete pod -n {here.view.names.namespace} {{driver}}; {GPU_OPERATOR}"
+        return here.trouble("smoke", cause, evidence, when(ended.get("finishedAt")) or made(pod), pod, driver=driver,
+                            next=anew if driver and cause == "cuda-broken" else "")
     if bad := pod_trouble(here, pod):
-        return here.of_pod("smoke", bad)
-    if NO_GPU in str(condition(pod, "PodScheduled").get("message")) and (taken := _taken(here, gpus(pod))):
-        return here.of_pod("smoke", taken)
+        return of_pod(here, "smoke", bad)
+    if NO_GPU.search(str(condition(pod, "PodScheduled").get("message"))) and (taken := _taken(here, gpus(pod))):
+        return of_pod(here, "smoke", taken)
     return here.waiting("smoke", made(pod), state(pod))
 
 
@@ -74,7 +75,7 @@ def told(log: str) -> str:
         found = json.loads(log)
         how = "" if str(found["device"]).startswith("simulated") else "a kernel ran, "
         return f"{found['device']}; {how}the sum is right, {float(found['seconds']):.2f} s"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return log or "it ended well"
 
 
@@ -90,11 +91,12 @@ def _model_on(here: Here) -> Object | None:
 def _taken(here: Here, wanted: int) -> Trouble | None:
     """Somebody's pod that holds the node's GPUs, if not enough are left without it."""
     free = quantity(here.node.get("status", {}).get("allocatable") or {}) - sum(gpus(p) for p in here.holders())
-    others = [p for p in here.holders() if not here.view.is_model(p) and p not in here.view.smoke]
+    # A smoke pod, ours or another run's, ends by itself.
+    others = [p for p in here.holders() if not here.view.is_model(p) and labels(p).get("app") != SMOKE]
     if not others or free >= max(1, wanted):
         return None
     told = ", ".join(f"{namespace(p)}/{name(p)} ({gpus(p)})" for p in others)
-    return Trouble("gpu-taken", f"{NO_GPU}; the node's GPUs are held by {told}", others[0])
+    return Trouble("gpu-taken", f"Insufficient {GPU}; the node's GPUs are held by {told}", others[0])
 
 
 def scheduled(here: Here, below: Below) -> Step:
@@ -105,7 +107,7 @@ def scheduled(here: Here, below: Below) -> Step:
         return here.done("scheduled", since, f"{name(pod)} is on the node")
     pods = here.view.model
     if not pods:
-        return here.waiting("scheduled", None, "the model is not deployed", RUN_06)
+        return here.waiting("scheduled", None, "the model is not deployed", RUN_06.format(run=here.view.names.run))
     waiting = [p for p in pods if not p.get("spec", {}).get("nodeName")]
     if not waiting:
         return _elsewhere(here, "scheduled", pods)
@@ -114,8 +116,8 @@ def scheduled(here: Here, below: Below) -> Step:
     message = str(unplaced.get("message") or "the scheduler has not looked at it yet")
     since = became(pod, "PodScheduled") or made(pod)
     offers = quantity(here.node.get("status", {}).get("allocatable") or {}) > 0
-    if NO_GPU in message and offers and (taken := _taken(here, gpus(pod))):
-        return here.of_pod("scheduled", taken)
+    if NO_GPU.search(message) and offers and (taken := _taken(here, gpus(pod))):
+        return of_pod(here, "scheduled", taken)
     late = below.clear and here.view.late("scheduled", latest(since, below.began))
     if unplaced.get("status") == "False" and late:
         return here.trouble("scheduled", "pod-unschedulable", f"{name(pod)}: {unplaced.get('reason')}: {message}", since, pod)
@@ -133,7 +135,7 @@ def pulled(here: Here, below: Below) -> Step:
         return _above(here, "pulled")
     bad, found = pod_trouble(here, pod), _container(here, pod)
     if bad and bad.cause in ("image-pull-back-off", "image-too-big"):
-        return here.of_pod("pulled", bad)
+        return of_pod(here, "pulled", bad)
     state_of = found.get("state") or {}
     event = next(iter(here.view.events("Pod", pod, "Pulled")), None)
     if found.get("imageID") or found.get("containerID") or "running" in state_of or "terminated" in state_of:
@@ -150,19 +152,20 @@ def running(here: Here, below: Below) -> Step:
         return _above(here, "running")
     bad = pod_trouble(here, pod)
     if bad and bad.cause not in ("image-pull-back-off", "image-too-big"):
-        return here.of_pod("running", bad)
+        return of_pod(here, "running", bad)
     found = _container(here, pod)
     if (found.get("state") or {}).get("running") and ready(pod):
         since = became(pod, "Ready") or when(found["state"]["running"].get("startedAt"))
         return here.done("running", since, f"{name(pod)}: container {found.get('name')} runs and is Ready")
-    return here.waiting("running", became(pod, "PodScheduled"), state(pod))
+    return here.waiting("running", latest(became(pod, "PodScheduled"), became(pod, "Ready")), state(pod))
 
 
 def answers(here: Here, below: Below) -> Step:
-    pod, probe = _model_on(here), here.view.snapshot.probe
+    pod = _model_on(here)
     if pod is None:
         return _above(here, "exec")
-    if probe is None or probe.pod != pod["metadata"].get("uid"):
+    probe = next((p for p in here.view.snapshot.probes if p.pod == pod["metadata"].get("uid")), None)
+    if probe is None:
         if ready(pod):
             return Step("exec", "unknown", None, "not asked this time")
         return here.waiting("exec", None, "exec is tried once the container runs")

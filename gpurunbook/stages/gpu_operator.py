@@ -1,7 +1,8 @@
 """05: NVIDIA's GPU operator, from the chart to a GPU that a pod can ask for.
 
 Helm is not told to wait, and a helm that has waited would not mean "GPU usable": the operator's controller makes the driver,
-toolkit and device plug-in afterwards. The stage follows the ladder of readiness until the GPU is allocatable, and then has it compute something.
+toolkit and device plug-in afterwards. The stage follows the ladder of readiness until the GPU is allocatable, and then has it
+compute something.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -21,6 +23,7 @@ from gpurunbook.plan import Check, Plan
 from gpurunbook.programs.helm import Release, releases
 from gpurunbook.readiness import look, smoke, waiting
 from gpurunbook.readiness.rungs import Ladder
+from gpurunbook.readiness.snapshot import when
 from gpurunbook.readiness.stack import PCI_LABELS
 from gpurunbook.stages import crds, nodes
 from gpurunbook.stages.nodes import Node
@@ -136,6 +139,20 @@ def _tried(run: Run) -> bool:
     return tried
 
 
+def alone(run: Run) -> bool:
+    """Whether nobody else's helm can be at work in the cluster: a rehearsal is on this machine only."""
+    return bool(run.target.cannot_show)
+
+
+def cut_short(run: Run) -> datetime | None:
+    """When this run's newest helm began to install, if it is not known to have ended well."""
+    good, found = {record["id"] for record in run.journal.succeeded()}, None
+    for record in run.journal.records():
+        if record["kind"] == "intent" and "--install" in record["argv"]:
+            found = None if record["id"] in good else when(record["time"])
+    return found
+
+
 def _others(run: Run, release: Release | None, policy: str, gpu_nodes: Sequence[Node]) -> str:
     found, gpus = before(run), sum(n.gpus for n in gpu_nodes)
     if run.target.ours or made(run):
@@ -226,6 +243,10 @@ def plan(run: Run, facts: Facts) -> Plan:
         return run.plan((), f"release {chart.release} is deployed: {installed.chart}, with these values")
     commands = []
     if installed and installed.status.startswith("pending"):  # a helm that was killed holds the release's lock
+        if not alone(run) and cut_short(run) is None:
+            raise RunbookError(f"release {chart.release} is {installed.status}, and this run's helm did not leave it so",
+                               where=f"somebody else's helm may be at work: helm history {chart.release} -n {chart.namespace}",
+                               next="wait, or ask who installs; what is left behind for good, helm rollback or uninstall clears")
         commands.append(run.helm.uninstall(chart.release, chart.namespace) if installed.status == "pending-install"
                         else run.helm.rollback(chart.release, chart.namespace))
     if chart.online and not chart.known:

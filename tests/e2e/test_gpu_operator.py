@@ -242,3 +242,33 @@ def test_a_world_with_a_pace_and_faults(checkout: Checkout) -> None:
     plans = [r["commands"] for r in checkout.records(run_id) if r["kind"] == "plan" and r["stage"] == "provision"]
     assert plans[-1] == []
     checkout("teardown", "--run-id", run_id)
+
+
+FAMILIES = {"ubuntu": ("cluster.yaml", ""), "al2023": ("cluster.al2023.yaml", ""),
+            "bottlerocket": ("cluster.al2023.yaml", "Bottlerocket")}
+"""Stack -> cluster file, and the image family to put into it."""
+
+
+@pytest.mark.parametrize("stack", FAMILIES)
+def test_the_whole_ladder_is_climbed_with_each_charts_values(checkout: Checkout, chart: str, stack: str) -> None:
+    """05 itself: the operator with the values of the image family, and the smoke pod; the model then takes the GPU."""
+    run_id, (file, family) = f"ladder-{stack}-{'nvidia' if chart != str(STAND_IN) else 'ours'}", FAMILIES[stack]
+    text = (MANIFESTS.parent / file).read_text()
+    assert "amiFamily: AmazonLinux2023" in text or not family
+    own = checkout.root / f"cluster.ladder-{stack}.yaml"
+    own.write_text(text.replace("amiFamily: AmazonLinux2023", f"amiFamily: {family}") if family else text)
+    cluster_file = ("-f", str(own))
+    try:
+        checkout("run", "--run-id", run_id, *cluster_file, "--until", "gpu_operator", "-p", f"chart={chart}")
+        found = json.loads(checkout("gpu", "--run-id", run_id, "--json").stdout)
+        assert (found["findings"], found["goal"], found["standing"]) == ([], "smoke", "done")
+        (node,) = found["nodes"]
+        states = {step["rung"]: step["state"] for step in node["steps"]}
+        reached = list(states)[:list(states).index("smoke") + 1]
+        assert {name: states[name] for name in reached} == dict.fromkeys(reached, "done")
+        said = {step["rung"]: step["evidence"] for step in node["steps"]}
+        assert ("brought by the image" in said["driver"]) is (stack != "ubuntu")
+        assert ("is off in the ClusterPolicy" in said["device-plugin"]) is (stack == "bottlerocket")
+        assert "the sum is right" in said["smoke"]
+    finally:
+        checkout("teardown", "--run-id", run_id)

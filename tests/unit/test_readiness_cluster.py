@@ -2,136 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import queue
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-import kubernetes
 import pytest
 
 from gpurunbook.readiness.cluster import Cluster
 from gpurunbook.readiness.diagnose import ladder
-from gpurunbook.readiness.kinds import kinds
-from gpurunbook.readiness.reading import PAGE, Reader, Refused
+from gpurunbook.readiness.reading import PAGE, Refused
 from gpurunbook.readiness.snapshot import Snapshot
 from gpurunbook.targets.rehearsal import pki
 from tests.readiness import NAMES, NODE, NOW, healthy, pod, waits
-
-Object = dict[str, Any]
-PATHS = {kind.name: kind.path for kind in kinds(NAMES)} | {"pods": "/api/v1/pods"}
-FLOW = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas"
-Answer = tuple[int, Object, dict[str, str]]
-
-
-class Api:
-    """Objects by path. `answers` overrides a path: called with the query, None means as usual. `changes` feeds the watches."""
-
-    def __init__(self, found: Snapshot) -> None:
-        self.items = {path: [self.version(item) for item in getattr(found, kind)] for kind, path in PATHS.items()}
-        self.answers: dict[str, Callable[[dict[str, str]], Answer | None]] = {}
-        self.changes: dict[str, queue.Queue[Object | None]] = {path: queue.Queue() for path in PATHS.values()}
-        self.asked: list[tuple[str, dict[str, str], str]] = []
-        self.logs: dict[str, str] = {}
-
-    @staticmethod
-    def version(item: Object, number: int = 5) -> Object:
-        item["metadata"]["resourceVersion"] = str(number)
-        return item
-
-    def listed(self, path: str, query: dict[str, str]) -> list[Object]:
-        whole = "/api/v1/pods" if path.endswith("/pods") else path
-        found = self.items.get(whole, [])
-        if whole != path:
-            space = path.split("/")[4]
-            found = [i for i in found if i["metadata"]["namespace"] == space]
-        if on := query.get("fieldSelector", "").partition("spec.nodeName=")[2]:
-            found = [i for i in found if i["spec"].get("nodeName") == on]
-        if whole == "/api/v1/pods" and "labelSelector" in query:
-            key, _, value = query["labelSelector"].partition("=")
-            found = [i for i in found if i["metadata"]["labels"].get(key) == value]
-        return found
-
-
-def handler(api: Api) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-        def do_GET(self) -> None:
-            parts = urlsplit(self.path)
-            query = {key: values[0] for key, values in parse_qs(parts.query).items()}
-            api.asked.append((parts.path, query, self.headers.get("Accept", "")))
-            given = api.answers.get(parts.path, lambda _: None)(query)
-            if given:
-                self._send(*given)
-            elif "watch" in query:
-                self._watch(parts.path)
-            elif parts.path.endswith("/log"):
-                self._send(200, api.logs.get(parts.path.split("/")[-2], ""), {})
-            else:
-                items = api.listed(parts.path, query)
-                start, size = int(query.get("continue", "0")), 2 if parts.path == "/api/v1/nodes" else PAGE
-                after = {"continue": str(start + size)} if start + size < len(items) else {}
-                self._send(200, {"metadata": {"resourceVersion": "10", **after}, "items": items[start:start + size]}, {})
-
-        def _send(self, code: int, body: Object | str, headers: dict[str, str]) -> None:
-            data = (body if isinstance(body, str) else json.dumps(body)).encode()
-            self.send_response(code)
-            for key, value in {**headers, "Content-Length": str(len(data))}.items():
-                self.send_header(key, value)
-            self.end_headers()
-            self.wfile.write(data)
-
-        def _watch(self, path: str) -> None:
-            self.send_response(200)
-            self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
-            while (change := api.changes[path].get()) is not None:
-                line = json.dumps(change).encode() + b"\n"
-                self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
-                if change["type"] == "ERROR":
-                    break
-            self.wfile.write(b"0\r\n\r\n")
-
-    return Handler
-
-
-@contextmanager
-def serving(api: Api, tls: ssl.SSLContext | None = None) -> Iterator[Reader]:
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: object) -> None:
-            """A client that hangs up, as one that ends a watch does, is no error."""
-
-    with Server(("127.0.0.1", 0), handler(api)) as server:
-        if tls:
-            server.socket = tls.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield reader(f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}")
-        finally:
-            for changes in api.changes.values():
-                changes.put(None)
-            server.shutdown()
-            thread.join()
-
-
-def reader(host: str) -> Reader:
-    configuration = kubernetes.client.Configuration()
-    configuration.host = host
-    return Reader(kubernetes.client.ApiClient(configuration))
+from tests.readiness_api import FLOW, PATHS, Answer, Api, reader, serving
 
 
 def until(question: Callable[[], bool], cluster: Cluster, seconds: float = 10) -> None:
@@ -232,15 +119,74 @@ def test_another_authority_is_a_wrong_kubeconfig(tmp_path: Any) -> None:
     assert causes(seen) == ["wrong-kubeconfig"]
 
 
-def test_refused_credentials_and_something_that_is_no_api_server() -> None:
+def test_something_that_is_no_api_server_is_a_wrong_kubeconfig() -> None:
     api = Api(healthy())
-    api.answers["/api/v1/nodes"] = lambda _: (401, {"message": "Unauthorized"}, {})
-    with serving(api) as found:
-        assert Cluster(found, NAMES).read().lost == "401 Unauthorized"
-        api.answers["/x"] = lambda _: (200, "<html>", {})  # type: ignore[return-value,dict-item]
-        with pytest.raises(Refused, match="no JSON") as told:
-            found.get("/x")
+    api.answers["/x"] = lambda _: (200, "<html>", {})  # type: ignore[return-value,dict-item]
+    with serving(api) as found, pytest.raises(Refused, match="no JSON") as told:
+        found.get("/x")
     assert told.value.why == "lost"
+
+
+@pytest.mark.parametrize(("code", "said"), [
+    (401, "Unauthorized"), (403, 'nodes is forbidden: User "system:anonymous" cannot list')])
+def test_an_expired_sign_in_is_no_wrong_kubeconfig(code: int, said: str) -> None:
+    api = Api(healthy())
+    api.answers["/api/v1/nodes"] = lambda _: (code, {"message": said}, {})
+    with serving(api) as found:
+        seen = Cluster(found, NAMES).read()
+    assert causes(seen) == ["signed-out"]
+    assert said in seen.lost
+
+
+def test_a_server_that_is_silent_is_asked_and_found_dead_or_alive() -> None:
+    api, dead = Api(healthy()), [False]
+
+    def version(_: dict[str, str]) -> Answer | None:
+        if dead[0]:
+            time.sleep(0.8)  # as a process that is stopped: it takes the connection and says nothing
+        return 200, {"gitVersion": "v1.36.3"}, {}
+
+    api.answers["/version"] = version
+    with serving(api) as found, Cluster(found, NAMES, silence=0.4).following() as cluster:
+        time.sleep(0.7)
+        assert "/version" in [path for path, *_ in api.asked]
+        assert causes(cluster.snapshot()) == []
+        dead[0] = True
+        until(lambda: causes(cluster.snapshot()) == ["wrong-kubeconfig"], cluster)
+        dead[0] = False
+        until(lambda: causes(cluster.snapshot()) == [], cluster)
+
+
+def test_an_error_that_nobody_expected_is_not_swallowed() -> None:
+    api = Api(healthy())
+    api.answers[PATHS["budgets"]] = lambda query: None if "watch" in query else (200, {"items": [{"spec": {}}]}, {})
+    with serving(api) as found, pytest.raises(KeyError):
+        Cluster(found, NAMES).read()
+    api = Api(healthy())
+    with serving(api) as found, Cluster(found, NAMES).following() as cluster:
+        api.changes[PATHS["budgets"]].put({"type": "ADDED", "object": ["no", "object"]})  # type: ignore[dict-item]
+        with pytest.raises(AttributeError):
+            until(lambda: cluster.snapshot() is None, cluster)
+
+
+@pytest.mark.parametrize("ahead", [70, -70])
+def test_the_time_is_the_servers(ahead: float) -> None:
+    api = Api(healthy())
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=ahead), usegmt=True)
+    nodes = api.items["/api/v1/nodes"]
+    api.answers["/api/v1/nodes"] = lambda _: (200, {"metadata": {"resourceVersion": "1"}, "items": nodes}, {"Date": date})
+    api.dates = False
+    with serving(api) as found:
+        cluster = Cluster(found, NAMES)
+        assert abs((cluster.now - datetime.now(UTC)).total_seconds()) < 1
+        cluster.read()
+        assert abs((cluster.now - datetime.now(UTC)).total_seconds() - ahead) < 3
+
+
+def test_a_clock_that_is_right_is_left_alone() -> None:
+    with serving(Api(healthy())) as found:
+        Cluster(found, NAMES).read()
+        assert found.ahead == timedelta()
 
 
 def test_watches_bring_changes_and_deletions() -> None:

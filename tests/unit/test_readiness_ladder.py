@@ -15,15 +15,16 @@ from hypothesis import strategies as st
 
 from gpurunbook.config import load_cluster
 from gpurunbook.readiness import look, waiting
-from gpurunbook.readiness.diagnose import goal, holds, ladder, settled, standing, troubled
+from gpurunbook.readiness.causes import CAUSES
+from gpurunbook.readiness.diagnose import goal, ladder, settled, standing, troubled
 from gpurunbook.readiness.kinds import kinds, matters
-from gpurunbook.readiness.rungs import BY_NAME, RUNGS, Ladder, NodeLadder, Step
+from gpurunbook.readiness.rungs import BY_NAME, RUNGS, Ladder, NodeLadder, Step, clock
 from gpurunbook.readiness.screen import summary
 from gpurunbook.readiness.snapshot import Snapshot, selects
 from gpurunbook.readiness.trim import event as trimmed_event
 from gpurunbook.readiness.trim import node as trimmed_node
 from gpurunbook.readiness.trim import pod as trimmed_pod
-from tests.readiness import CPU, NAMES, NODE, NOW, get, healthy, node, pod, unscheduled, waits, without
+from tests.readiness import CPU, NAMES, NODE, NOW, get, healthy, node, other_plugin, pod, unscheduled, waits, without
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=4),
                     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
@@ -87,8 +88,11 @@ def test_a_healthy_cluster_never_has_a_finding(order: list[int], nodes: int, hou
 
 @given(JSON)
 def test_a_strange_object_is_trimmed_without_an_error(value: Any) -> None:
-    for trim in (trimmed_node, trimmed_pod, trimmed_event):
-        trim({"metadata": {"name": "x", "uid": "1", "annotations": value}})
+    found = copy.deepcopy(healthy())
+    for trim, item in ((trimmed_node, found.nodes[0]), (trimmed_pod, found.pods[0]), (trimmed_event, found.events[0])):
+        kept = trim(item | {"unknown": value, "metadata": item["metadata"] | {"annotations": value, "managedFields": value},
+                            "spec": (item.get("spec") or {}) | {"strange": value}})
+        assert kept == trim(item)
 
 
 def test_trimming_keeps_what_the_rules_read_and_drops_the_rest() -> None:
@@ -134,10 +138,10 @@ def test_it_settles_when_nothing_moves_without_a_person() -> None:
     on_its_way = ladder(going, NAMES, NOW)
     assert not settled(on_its_way)
     assert standing(on_its_way) == "waiting"
-    held = holds(on_its_way.nodes[0])
+    held = on_its_way.nodes[0].held()
     assert held
     assert held.rung == "scheduled"
-    assert holds(on_its_way.nodes[0], "smoke") is None
+    assert on_its_way.nodes[0].held("smoke") is None
 
 
 def test_times_that_were_seen_are_filled_in_and_kept() -> None:
@@ -164,8 +168,8 @@ def test_checks_of_the_notebook() -> None:
     states = {check.name: check.state for check in checks}
     assert states["GPU allocatable"] == "fail"
     assert states["CUDA smoke pod"] == "unknown"
-    other = pod("ds", space="kube-system", on=CPU, labels={"name": "nvidia-device-plugin-ds"})
-    waits(other, "CrashLoopBackOff")
+    other = other_plugin(on=CPU)
+    waits(other, "CrashLoopBackOff", restarts=3)
     extra = waiting.checks(ladder(replace(healthy(), pods=(*healthy().pods, other)), NAMES, NOW))
     assert [c.state for c in extra if c.state != "pass"] == ["warn"], "it holds no GPU node up"
 
@@ -181,7 +185,7 @@ def test_gpu_nodes_are_those_of_the_gpu_groups() -> None:
 def test_a_watch_of_everything_keeps_only_what_matters() -> None:
     assert matters("pods", pod("x", space="other", on=NODE), NAMES, {CPU})
     assert not matters("pods", pod("x", space="other", on=CPU), NAMES, {CPU})
-    assert matters("pods", pod("x", space="kube-system", on=CPU, labels={"name": "nvidia-device-plugin-ds"}), NAMES, {CPU})
+    assert matters("pods", other_plugin(on=CPU), NAMES, {CPU})
     assert not matters("pods", pod("x", space="other", on=""), NAMES, {CPU})
     assert not matters("events", {"type": "Normal", "reason": "Created"}, NAMES, ())
     assert matters("events", {"type": "Normal", "reason": "NodeReady"}, NAMES, ())
@@ -200,13 +204,37 @@ def test_logs_are_asked_of_a_few_troubled_containers_only() -> None:
 
 
 @pytest.mark.parametrize(("selector", "labels", "picked"), [
-    ({}, {"a": "1"}, True), ({"matchLabels": {"a": "1"}}, {"a": "1"}, True), ({"matchLabels": {"a": "1"}}, {}, False),
+    (None, {"a": "1"}, False), ({}, {"a": "1"}, True),
+    ({"matchLabels": {"a": "1"}}, {"a": "1"}, True), ({"matchLabels": {"a": "1"}}, {}, False),
     ({"matchExpressions": [{"key": "a", "operator": "In", "values": ["1"]}]}, {"a": "1"}, True),
     ({"matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["1"]}]}, {"a": "1"}, False),
     ({"matchExpressions": [{"key": "a", "operator": "Exists"}]}, {}, False),
     ({"matchExpressions": [{"key": "a", "operator": "DoesNotExist"}]}, {}, True)])
-def test_label_selectors(selector: dict[str, Any], labels: dict[str, str], picked: bool) -> None:
+def test_label_selectors(selector: dict[str, Any] | None, labels: dict[str, str], picked: bool) -> None:
     assert selects(selector, labels) is picked
+
+
+def test_the_table_and_the_json_say_what_is_usual_and_which_day() -> None:
+    whole = ladder(healthy(), NAMES, NOW)
+    assert "2026-11-22 11:10:00" in repr(whole), "another day than today"
+    assert clock(datetime.now(UTC).replace(hour=0, minute=0, second=5)) == "00:00:05"
+    found = healthy()
+    waits(get(found, "dolly-1"), "ImagePullBackOff", "not found")
+    told = ladder(found, NAMES, NOW).to_json()
+    pulled = next(step for step in told["nodes"][0]["steps"] if step["rung"] == "pulled")
+    assert (pulled["title"], pulled["usual"], pulled["limit"]) == ("image pulled", (40, 420), 1200)
+    [finding] = told["findings"]
+    assert finding["title"] == CAUSES["image-pull-back-off"].title
+    assert finding["why"] == CAUSES["image-pull-back-off"].why
+    assert finding["advice"] == CAUSES["image-pull-back-off"].advice
+
+
+def test_the_groups_of_many_nodes_name_the_trouble_before_a_wait_below_it() -> None:
+    steps = tuple(Step(r.name, "waiting" if r.name == "release" else "trouble" if r.name == "running" else "done",
+                       cause="out-of-memory" if r.name == "running" else "") for r in RUNGS)
+    many = Ladder(tuple(NodeLadder(f"n{i}", steps) for i in range(9)))
+    assert [row[:3] for row in many.table.rows] == [("container running", "trouble", 9)]
+    assert many.nodes[0].holds == many.nodes[0].held()
 
 
 def test_an_empty_snapshot_is_a_missing_node() -> None:

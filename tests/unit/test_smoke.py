@@ -131,9 +131,9 @@ def test_each_node_that_offers_a_gpu_gets_one_under_a_name_of_its_own() -> None:
     assert len({item["metadata"]["name"] for item in pods}) == 2
     assert {item["metadata"]["labels"][RUN_LABEL] for item in (program, *pods)} == {"r1"}
     assert pods[0]["spec"]["nodeSelector"] == {"kubernetes.io/hostname": NODE}
-    assert pods[0]["metadata"]["name"] == pod_name(NODE)
+    assert pods[0]["metadata"]["name"] == pod_name(NODE, "r1")
     assert pods[0]["metadata"]["labels"][GENERATION] == plan[0].generation
-    assert len(pod_name("x" * 253)) <= 63
+    assert len(pod_name("x" * 253, "r" * 63)) <= 63
     assert "nodeSelector" not in TEMPLATE[1]["spec"], "the template stays as it is"
 
 
@@ -177,3 +177,33 @@ def test_a_node_without_an_allocatable_gpu_gets_none() -> None:
 def test_what_tar_says(code: int, out: str, err: str, tar: bool | None) -> None:
     asked = Result(Command(("kubectl",), "", 1), code, out.encode(), err, 0.1)
     assert with_tar(Probe("u", NOW, 0, True), asked).tar is tar
+
+
+def test_runs_that_share_a_cluster_leave_each_others_smoke_pods_alone() -> None:
+    theirs = no_model()
+    get(theirs, "gpu-smoke-1")["metadata"]["labels"][RUN_LABEL] = "another"
+    [one] = wanted(theirs, NAMES)
+    assert (one.make, one.stale) == (True, ())
+    elsewhere = no_model()
+    get(elsewhere, "gpu-smoke-1")["metadata"]["namespace"] = "team-b"
+    assert wanted(elsewhere, NAMES)[0].stale == ()
+    mine, other = (manifest(TEMPLATE, wanted(theirs, NAMES), run) for run in ("r1", "r2"))
+    assert {i["metadata"]["name"] for i in mine}.isdisjoint(i["metadata"]["name"] for i in other)
+    program, pod = mine
+    assert pod["spec"]["volumes"][0]["configMap"]["name"] == program["metadata"]["name"]
+    assert pod["metadata"]["name"].startswith(SMOKE)
+
+
+@pytest.mark.parametrize("resource", ["nvidia.com/gpu.shared", "nvidia.com/mig-1g.5gb"])
+def test_none_is_made_that_could_never_be_scheduled(resource: str) -> None:
+    found = without(no_model(), "gpu-smoke-1")
+    get(found, NODE)["status"]["allocatable"] = {resource: "2"}
+    [one] = wanted(found, NAMES)
+    assert not one.make
+    assert "not supported" in one.reason
+
+
+@pytest.mark.parametrize("line", [
+    '{"device": "T4", "seconds": 1' + "0" * 400 + "}", '{"device": "T4", "seconds": "x"}', "[]", "", "1"])
+def test_a_strange_last_line_is_no_error(line: str) -> None:
+    assert told(line)
