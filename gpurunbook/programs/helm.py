@@ -78,9 +78,10 @@ class Helm:
         return self("rollback", release, "-n", namespace, "--timeout=300s", limit=330,
                     why=f"free the release {release} from an interrupted upgrade")
 
-    def uninstall(self, release: str, namespace: str) -> Command:
-        return self("uninstall", release, "-n", namespace, "--ignore-not-found", "--wait", "--timeout=300s",
-                    why=f"remove the release {release}", limit=330)
+    def uninstall(self, release: str, namespace: str, *, hooks: bool = True) -> Command:
+        """Without hooks where it was never installed whole: a hook's pod may wait for an account that was not made."""
+        return self("uninstall", release, "-n", namespace, "--ignore-not-found", *(() if hooks else ("--no-hooks",)), "--wait",
+                    "--timeout=300s", why=f"remove the release {release}", limit=330)
 
 
 def releases(output: str) -> list[Release]:

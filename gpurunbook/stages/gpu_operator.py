@@ -247,7 +247,7 @@ def plan(run: Run, facts: Facts) -> Plan:
             raise RunbookError(f"release {chart.release} is {installed.status}, and this run's helm did not leave it so",
                                where=f"somebody else's helm may be at work: helm history {chart.release} -n {chart.namespace}",
                                next="wait, or ask who installs; what is left behind for good, helm rollback or uninstall clears")
-        commands.append(run.helm.uninstall(chart.release, chart.namespace) if installed.status == "pending-install"
+        commands.append(run.helm.uninstall(chart.release, chart.namespace, hooks=False) if installed.status == "pending-install"
                         else run.helm.rollback(chart.release, chart.namespace))
     if chart.online and not chart.known:
         commands += [run.helm.repo_add(chart.repository, chart.url), run.helm.repo_update(chart.repository)]

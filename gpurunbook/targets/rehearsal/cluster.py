@@ -245,8 +245,9 @@ class Rehearsal(Target):
     # Commands and configuration
 
     def _end_pod_hosts(self, run: Run) -> list[Command]:
-        return [step for p in processes.of_runs(run.folder) if p.name == POD_HOST for step in (
-            Command(("kill", str(p.pid)), why="stop the pod host, and with it every pod", limit=10), _ended(p.pid))]
+        """The pod host's pods end with it. What a drill runs beside the cluster is ours as well."""
+        return [step for p in processes.of_runs(run.folder) if p.name == POD_HOST or p.name.startswith("gpurunbook.drills.")
+                for step in (Command(("kill", str(p.pid)), why=f"stop {p.name}", limit=10), _ended(p.pid))]
 
     def _kwokctl(self, run: Run, *args: str, why: str) -> Command:
         return Command((run.program("kwokctl"), *args[:2], f"--name={run.id}", *args[2:]),
