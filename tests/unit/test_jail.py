@@ -176,6 +176,8 @@ def test_what_only_the_jail_can_tell_is_left_to_it() -> None:
     assert jail.missing(jailed(own, path="/opt/bin:/usr/bin"), "no-such") is None
     assert jail.missing(jailed(own), "/opt/own") is None
     assert jail.missing(jailed(own), "./own") is None
+    inner = jail.Bind("/opt/env", "/opt/env")  # an environment below a folder of the pod's own, as in a checkout below /tmp
+    assert jail.missing(jailed(own, inner, path="/opt/env/bin:/usr/bin"), "no-such") is not None
 
 
 def test_what_an_image_lacks_is_hidden_where_it_really_is() -> None:

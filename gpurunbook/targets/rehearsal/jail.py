@@ -149,7 +149,8 @@ def missing(jail: Jail, program: str) -> str | None:
     """What runc says of a program that is not in the jail; None when it is there, or only the jail itself can tell."""
     paths = [program] if "/" in program else [f"{folder}/{program}" for folder in jail.environment["PATH"].split(":")]
     for path in map(PurePosixPath, paths):
-        if not path.is_absolute() or any(path.is_relative_to(bind.dest) for bind in jail.binds if bind.writable):
+        holding = [bind for bind in jail.binds if path.is_relative_to(bind.dest)]
+        if not path.is_absolute() or (holding and max(holding, key=lambda bind: len(bind.dest)).writable):
             return None
         # Everything else that PATH names is this machine's, at the same path; a hidden one is not executable.
         real = os.path.realpath(path)
