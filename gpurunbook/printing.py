@@ -36,17 +36,22 @@ def tell(record: Record) -> None:
         console.print(f"   {record['seconds']:.1f} s", style="dim")
     elif kind == "intent":
         sign, style = ("$", "") if record["changes"] else ("?", "dim")
-        console.print(f"   {sign} {plain(record['shown'][:150])}", style=style)
+        console.print(f"   {sign} {plain(_cut(record['shown']))}", style=style)
     elif kind == "wait" and record["blocker"]:
-        console.print(f"   … {plain(record['what'])}: {plain(record['blocker'][:150])}", style="dim")
+        console.print(f"   … {plain(record['what'])}: {plain(_cut(record['blocker']))}", style="dim")
     elif kind == "event":
-        console.print(f"   · {plain(record['line'][:150])}",
+        console.print(f"   · {plain(_cut(record['line']))}",
                       style="red" if "FAILED" in record["status"] else "yellow" if record["status"] == "BLOCKED" else "dim")
     elif kind == "checks":
         for check in record["checks"]:
             if check["state"] != "pass":
                 console.print(f"   {show.MARKS[check['state']]} {plain(check['name'])}: {plain(check['evidence'])}",
                               style="red" if check["state"] == "fail" else "yellow")
+
+
+def _cut(text: str) -> str:
+    """At most 150 characters of a line of progress; the notebook and the report have the whole."""
+    return text if len(text) <= 150 else f"{text[:149]}…"
 
 
 def outcome(folder: Path, page: Path, names: Sequence[str], as_json: bool) -> None:
@@ -64,6 +69,9 @@ def outcome(folder: Path, page: Path, names: Sequence[str], as_json: bool) -> No
     for name, path in (("chart", folder / "artifacts" / "top10.png"), ("notebooks", folder / "notebooks")):
         if path.exists():
             out.print(f"{name:10} {path}")
+    if "teardown" not in names:
+        out.print(f"the cluster stays up; go on: gpurunbook run --run-id {folder.name}; "
+                  f"end it: gpurunbook teardown --run-id {folder.name}")
 
 
 def checks(found: Checks) -> None:

@@ -53,7 +53,9 @@ _ALL = (
           "The node was lost at least twice in ten minutes: the kubelet loses the API server again and again, from lack of "
           "memory or CPU, or a bad network. Whatever it is now, pods are evicted and come back.",
           "kubectl get events -A --field-selector involvedObject.name={node} --sort-by=.lastTimestamp; "
-          "kubectl describe node {node}"),
+          "kubectl describe node {node}",
+          "A kubelet that goes on like this cannot be mended from here: replace the node (kubectl drain, kubectl delete node, "
+          "and end its instance)."),
     Cause("pdb-blocks-drain", "ready", "a disruption budget blocks the drain",
           "The node is cordoned, and a PodDisruptionBudget that allows no disruption selects a pod on it: a drain, by "
           "whomever, is refused its eviction for ever (eksctl#5855).",

@@ -17,11 +17,12 @@ SILENT = ("ContainerCreating", "PodInitializing", STARTING)
 
 @dataclass(frozen=True)
 class Event:
-    """One event of a pod; `at` is when it was seen last."""
+    """One event of a pod; `at` is when it was seen last, `first` when it was seen first."""
 
     reason: str
     message: str
     at: datetime
+    first: datetime | None = None
 
 
 def of(run: Run, uid: str) -> list[Event] | None:
@@ -32,7 +33,8 @@ def of(run: Run, uid: str) -> list[Event] | None:
     except ApiException:
         return None
     events = [Event(e.reason or "", e.message or "",
-                    e.last_timestamp or e.event_time or e.first_timestamp or e.metadata.creation_timestamp) for e in found]
+                    e.last_timestamp or e.event_time or e.first_timestamp or e.metadata.creation_timestamp, e.first_timestamp)
+              for e in found]
     return sorted(events, key=lambda e: e.at)
 
 

@@ -197,9 +197,10 @@ def _times(run: Run, pull: Pull) -> list[tuple[str, str, str]]:
     pods = [*model.pods(run, deployment.names(yaml.safe_load(_manifest(run, "").text))), *model.pods(run, model.manifest(run))]
     found: dict[str, tuple[str, str, str]] = {}
     for pod in pods:
-        told = {event.reason: event.at.isoformat() for event in reversed(pod_events.of(run, pod.uid) or [])}
+        told = {event.reason: event for event in reversed(pod_events.of(run, pod.uid) or [])}
         if pod.image == pull.image and {"Pulling", "Pulled"} <= told.keys():
-            found.setdefault(pod.node, (pod.node, told["Pulling"], told["Pulled"]))
+            began = told["Pulling"].first or told["Pulling"].at  # a pull that was cut off and tried again is one pull
+            found.setdefault(pod.node, (pod.node, began.isoformat(), told["Pulled"].at.isoformat()))
     return list(found.values())
 
 

@@ -139,20 +139,20 @@ class Rehearsal(Target):
         never = bool(set(dead) & set(COMPONENTS)) and (run.journal.last("identity") or {"void": True}).get("void", False)
         again = made and (never or not run.kubeconfig.exists())  # kwokctl writes it last, and `start` not at all
         world = self._world(run, wishes, made=made and not again)
-        if again:  # a pod host that has registered its nodes would not do so again
-            commands += self._end_pod_hosts(run)
+        if again:  # the old pod host would not register its nodes again, and a new one must not read the old kubeconfig
+            commands += [*self._end_pod_hosts(run),
+                         self._kwokctl(run, "delete", "cluster", f"--kubeconfig={run.kubeconfig}",
+                                       why="remove what an interrupted start left of the control plane"),
+                         Command(("rm", "-f", str(run.kubeconfig)), limit=10, why="and its kubeconfig")]
         if again or "pod host" in dead:
             commands.append(self._pod_host(run, port))
         create = self._kwokctl(run, "create", "cluster", f"--config={self._folder(run) / 'kwok.yaml'}",
                                f"--kubeconfig={run.kubeconfig}",
                                why="start the control plane: etcd, API server, scheduler, controllers, KWOK")
-        if again:
-            commands += [self._kwokctl(run, "delete", "cluster", f"--kubeconfig={run.kubeconfig}",
-                                       why="remove what an interrupted start left of the control plane"), create]
-        elif set(dead) & set(COMPONENTS) and made:
+        if set(dead) & set(COMPONENTS) and made and not again:
             commands += [self._kwokctl(run, "stop", "cluster", why="stop what is left of the control plane"),
                          self._kwokctl(run, "start", "cluster", why="start the control plane again on its data")]
-        elif set(dead) & set(COMPONENTS):
+        elif again or set(dead) & set(COMPONENTS):
             commands.append(create)
         elif state.missing and not dead:
             commands.append(run.kubectl.create(self._folder(run) / "missing-nodes.json",
