@@ -287,7 +287,8 @@ def test_without_an_image_04_goes_by_the_one_it_was_given_before(tmp_path: Path)
 
 def test_to_look_leaves_the_journal_as_it_is(tmp_path: Path) -> None:
     run = cluster(tmp_path, "model", pulls=OURS)
-    run.events = tuple(SimpleNamespace(reason=reason, message=reason, last_timestamp=AT.replace(hour=hour), event_time=None)
+    run.events = tuple(SimpleNamespace(reason=reason, message=reason, event_time=None,
+                                       first_timestamp=AT.replace(hour=hour - 1), last_timestamp=AT.replace(hour=hour))
                        for hour, reason in ((1, "Pulling"), (2, "Pulled")))
     run.stage = "taint"
     for wanted in (True, False):
@@ -301,7 +302,7 @@ def test_to_look_leaves_the_journal_as_it_is(tmp_path: Path) -> None:
     record, again = run.journal.records()
     assert (record["kind"], record["image"]) == ("prepull", "mine:1")
     assert {key: again[key] for key in ("kind", "stage", "node", "image", "began", "ended")} == {
-        "kind": "pull", "stage": "taint", "node": "n0", "image": OURS, "began": "2026-11-22T01:03:04+00:00",
+        "kind": "pull", "stage": "taint", "node": "n0", "image": OURS, "began": "2026-11-22T00:03:04+00:00",
         "ended": "2026-11-22T02:03:04+00:00"}
 
 
@@ -413,7 +414,7 @@ def test_events_are_read_in_order_and_may_be_forbidden(tmp_path: Path) -> None:
         @property
         def core(self) -> Any:  # type: ignore[override]
             def event(reason: str, hour: int) -> Any:
-                return SimpleNamespace(reason=reason, message=reason, last_timestamp=None, event_time=AT.replace(hour=hour))
+                return SimpleNamespace(reason=reason, message=reason, last_timestamp=None, first_timestamp=None, event_time=AT.replace(hour=hour))
 
             def listed(namespace: str, field_selector: str, **options: Any) -> Any:
                 if field_selector != "involvedObject.uid=u":
