@@ -414,7 +414,8 @@ def test_events_are_read_in_order_and_may_be_forbidden(tmp_path: Path) -> None:
         @property
         def core(self) -> Any:  # type: ignore[override]
             def event(reason: str, hour: int) -> Any:
-                return SimpleNamespace(reason=reason, message=reason, last_timestamp=None, first_timestamp=None, event_time=AT.replace(hour=hour))
+                return SimpleNamespace(reason=reason, message=reason, last_timestamp=None, first_timestamp=None,
+                                       event_time=AT.replace(hour=hour))
 
             def listed(namespace: str, field_selector: str, **options: Any) -> Any:
                 if field_selector != "involvedObject.uid=u":
