@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpurunbook import printing, runs
+from gpurunbook.cli_options import Json
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.files import to_yaml
 from gpurunbook.journal import Journal
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 Region = Annotated[str, typer.Option("--region", metavar="REGION", help="an AWS region, such as eu-central-1")]
 Family = Annotated[str, typer.Option("--family", metavar="FAMILY", help="amiFamily, such as Ubuntu2404 or AmazonLinux2023")]
-Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
 
 
 def ami(region: Region, kubernetes: Annotated[str, typer.Option("--kubernetes", metavar="VERSION", help="such as 1.36")],

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from gpurunbook import gpu_facts, printing, runs
+from gpurunbook.cli_options import Json
 from gpurunbook.config import load_cluster
 from gpurunbook.errors import ConfigError
 from gpurunbook.gpu_stack import FAMILIES, Recipe, plan_stack
@@ -23,7 +24,7 @@ def stack(family: Annotated[str, typer.Option("--family", metavar="FAMILY", help
           kubernetes: Annotated[str, typer.Option("--kubernetes", metavar="VERSION", help="such as 1.36")] = "",
           cluster_file: Annotated[str, typer.Option("--cluster-file", "-f", metavar="FILE",
                                                     help="what is not given is its GPU group's; default: cluster.yaml")] = "",
-          as_json: Annotated[bool, typer.Option("--json", help="print JSON on stdout")] = False) -> None:
+          as_json: Json = False) -> None:
     """eksctl flags and Helm values for GPU nodes, line by line why, and who supports them. Asks nobody, changes nothing."""
     found = recipe(runs.find_root(), family, instance_type, kubernetes, cluster_file, dt.date.today())
     if as_json:

@@ -12,10 +12,11 @@ from datetime import datetime
 from typing import Any, Literal
 
 from gpurunbook import stages
+from gpurunbook.readiness.rungs import BY_NAME
 
 Record = dict[str, Any]
 Kind = Literal["stage", "operator", "pull", "answer"]
-ALLOCATABLE = "GPU allocatable"
+ALLOCATABLE = BY_NAME["allocatable"].title
 """The rung that 05 waits for first."""
 
 

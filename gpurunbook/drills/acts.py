@@ -20,7 +20,7 @@ import yaml
 from gpurunbook.command import Command, Result
 from gpurunbook.command import run as run_command
 from gpurunbook.errors import RunbookError
-from gpurunbook.files import write
+from gpurunbook.files import to_yaml, write
 
 if TYPE_CHECKING:
     from gpurunbook.runbook import Run
@@ -127,14 +127,14 @@ def another_ca(run: Run) -> None:
     del cluster["certificate-authority"]
     other = (run.folder / "rehearsal" / "pki" / "ca.crt").read_bytes()
     cluster["certificate-authority-data"] = base64.b64encode(other).decode()
-    write(run.kubeconfig, yaml.safe_dump(config, sort_keys=False))
+    write(run.kubeconfig, to_yaml([config]))
 
 
 def token(run: Run) -> None:
     """Sign in as a ServiceAccount from here on: an admin certificate of kwokctl's is never turned away."""
     config, _ = _kubeconfig(run)
     config["users"][0]["user"] = {"token": _token(run, "runbook")}
-    write(run.kubeconfig, yaml.safe_dump(config, sort_keys=False))
+    write(run.kubeconfig, to_yaml([config]))
 
 
 def dashboard(run: Run) -> None:

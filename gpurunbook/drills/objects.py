@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gpurunbook.stages.nodes import GROUP_LABELS
+
 Object = dict[str, Any]
-GROUP_LABEL = "alpha.eksctl.io/nodegroup-name"
+GROUP_LABEL = GROUP_LABELS[0]
+"""As eksctl writes it, and a rehearsal."""
 EVERYWHERE = ({"operator": "Exists"},)
 
 

@@ -30,9 +30,7 @@ def find(root: Path, run_id: str = "") -> runs.RunInfo:
 
 def drill(info: runs.RunInfo) -> Drill:
     """What the run's seed gives."""
-    first = Journal(info.folder).first("drill")
-    assert first is not None
-    return catalogue.pick(int(first["seed"]))
+    return catalogue.pick(seed(info))
 
 
 def seed(info: runs.RunInfo) -> int:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from gpurunbook import runs
@@ -87,10 +86,9 @@ def _folder(root: Path, cluster_file: str, run_id: str) -> Path:
 
 
 def _prepare(folder: Path, making: Making) -> None:
-    from gpurunbook.targets.rehearsal.world import World
-    path = folder / "rehearsal" / "world.json"
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    World(since=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), **making.world).save(path)
+    from gpurunbook.targets.rehearsal import world
+    from gpurunbook.targets.rehearsal.pod_status import now
+    world.World(since=now(), **making.world).save(world.file(folder))
 
 
 @contextmanager

@@ -55,12 +55,11 @@ def names(run: Run) -> Names:
 
 
 def gpu_nodes(groups: tuple[NodeGroup, ...]) -> Any:
-    """Whether a node's labels put it into a GPU group; as gpurunbook.stages.nodes decides it."""
-    from gpurunbook.stages.nodes import GROUP_LABELS
+    """Whether a node's labels put it into a GPU group."""
+    from gpurunbook.stages.nodes import group_of
 
     def is_gpu_node(found: Mapping[str, str]) -> bool:
-        named = next((found[key] for key in GROUP_LABELS if key in found), "")
-        group = next((g for g in groups if g.picks.items() <= found.items() or g.name == named), None)
+        _, group = group_of(found, groups)
         return bool(group and group.gpu)
 
     return is_gpu_node

@@ -13,6 +13,7 @@ import yaml
 
 from gpurunbook.deployment import RUN_LABEL
 from gpurunbook.errors import RunbookError
+from gpurunbook.files import to_yaml
 from gpurunbook.plan import Plan
 from gpurunbook.readiness import look
 from gpurunbook.readiness.objects import OVER, name, phase
@@ -111,7 +112,7 @@ def plan(run: Run) -> Plan:
                             why="remove smoke pods that failed, or whose driver, toolkit or plug-in is gone")] if stale else []
     path = run.folder / "artifacts" / "smoke.yaml"
     template = list(yaml.safe_load_all(run.manifest("gpu-operator", "smoke.yaml").read_text()))
-    text = yaml.safe_dump_all(manifest(template, found, run.id), sort_keys=False)
+    text = to_yaml(manifest(template, found, run.id))
     commands.append(run.kubectl.apply(path, why=f"run a CUDA program on {len(making)} GPU node(s)"))
     return run.plan(commands, f"{making[0].reason}: {SMOKE} pods add two vectors there ({len(making)} node(s))",
                     files={path: text})

@@ -45,11 +45,6 @@ class View:
     def pods_on(self, node: str) -> Sequence[Object]:
         return self._pods.get(node, ())
 
-    @property
-    def unbound(self) -> Sequence[Object]:
-        """Pods without a node."""
-        return self._pods.get("", ())
-
     def events(self, kind: str, item: Object, *reasons: str) -> list[Object]:
         """Events about an object, of these reasons, oldest first. A pod's are told from those of a namesake by its UID."""
         uid = item.get("metadata", {}).get("uid")
@@ -132,8 +127,7 @@ class Here:
         pods = [*self.drivers, *self.toolkits, *self.plugins]
         parts = sorted(str(p["metadata"].get("uid")) for p in pods if phase(p) not in OVER)
         boot = str((self.node.get("status", {}).get("nodeInfo") or {}).get("bootID"))
-        # The letter in front keeps YAML readers from taking a digest such as 12e456789012 for a number.
-        return "g" + hashlib.sha256("/".join([boot, *parts]).encode()).hexdigest()[:12]
+        return hashlib.sha256("/".join([boot, *parts]).encode()).hexdigest()[:12]
 
     def smoke(self) -> Object | None:
         """The newest smoke pod for this node."""

@@ -35,13 +35,15 @@ def wait(run: Run, until: str, *, policy: bool) -> Ladder:
             the target's limit is over. Where only the last rung itself cannot be told, there is nothing to wait for.
     """
     what, screen, blocker, seen = f"GPU nodes reach: {BY_NAME[until].title}", Screen(until), "", look.Seen(_before(run))
-    limit = run.target.wait_limit
+    limit, saved = run.target.wait_limit(run), None
     looks = look.follow(run, timeout=limit, seen=seen, exec_too=False, over=lambda one: False)
     try:
         with closing(looks):  # its watches end with this block, whatever happens in it
             for found in looks:
                 screen(found.ladder, found.seconds)
-                _save(run, found.ladder)
+                if found.ladder != saved:
+                    _save(run, found.ladder)
+                    saved = found.ladder
                 now = _blocker(found.ladder, found.snapshot, until, policy=policy)
                 if now != blocker or not now:
                     run.journal.append("wait", stage=run.stage, what=what, blocker=now, seconds=round(found.seconds, 3))

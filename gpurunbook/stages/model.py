@@ -212,7 +212,7 @@ def wait(run: Run) -> float:
                 for p in found if not p.ready]
         return "; ".join(held) or behind or "no pod yet"
 
-    return run.wait("model pod ready", blocker, limit=run.target.wait_limit, usual=(1, 600),
+    return run.wait("model pod ready", blocker, limit=run.target.wait_limit(run), usual=(1, 600),
                     next=f"kubectl describe pods -n {NAMESPACE} -l {deployment.label}")
 
 

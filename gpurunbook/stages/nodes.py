@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,11 +47,16 @@ def observe(run: Run) -> list[Node]:
     return sorted((_node(item, run.cluster.groups) for item in found), key=lambda n: n.name)
 
 
+def group_of(labels: Mapping[str, str], groups: Sequence[NodeGroup]) -> tuple[str, NodeGroup | None]:
+    """The name that eksctl or EKS gave a node's group ("" without one), and the group of cluster.yaml that it belongs to."""
+    named = next((labels[key] for key in GROUP_LABELS if key in labels), "")
+    return named, next((g for g in groups if g.picks.items() <= labels.items() or g.name == named), None)
+
+
 def _node(item: Any, groups: Sequence[NodeGroup]) -> Node:
     labels = item.metadata.labels or {}
     conditions = {c.type: c.status for c in item.status.conditions or []}
-    named = next((labels[k] for k in GROUP_LABELS if k in labels), "")
-    group = next((g for g in groups if g.picks.items() <= labels.items() or g.name == named), None)
+    named, group = group_of(labels, groups)
     return Node(
         name=item.metadata.name, group=group.name if group else named, gpu=bool(group and group.gpu),
         ready=conditions.get("Ready") == "True",

@@ -71,7 +71,7 @@ def wait(run: Run) -> float:
             return f"the API server does not answer yet ({type(error).__name__})"
         return "" if len(ready) >= wanted else f"{len(ready)} of {wanted} nodes Ready"
 
-    return run.wait("all nodes Ready", blocker, limit=run.target.wait_limit, usual=(1, 3),
+    return run.wait("all nodes Ready", blocker, limit=run.target.wait_limit(run), usual=(1, 3),
                     next="kubectl describe nodes; gpurunbook status")
 
 

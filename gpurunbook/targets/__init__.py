@@ -117,8 +117,7 @@ class Target(ABC):
         """The cluster that a run in this folder walks through: what cluster.yaml says, unless it is not ours."""
         return cluster
 
-    @property
-    def wait_limit(self) -> float:
+    def wait_limit(self, run: Run) -> float:
         """Seconds that anything may take to become ready: nodes, a GPU, a pod and its image."""
         return 1800.0
 

@@ -12,6 +12,7 @@ import pytest
 
 from gpurunbook.config import load_cluster
 from gpurunbook.errors import ConfigError
+from gpurunbook.runbook import Run
 from gpurunbook.targets import Wishes
 from gpurunbook.targets.rehearsal import cloud, kwok, nodes, pace, world
 from gpurunbook.targets.rehearsal.cluster import Rehearsal
@@ -71,12 +72,12 @@ def test_a_world_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_a_paced_rehearsal_waits_longer(tmp_path: Path) -> None:
-    target, cluster = Rehearsal(), load_cluster(ROOT / "cluster.yaml")
-    assert target.wait_limit == 60
-    assert target.describe(tmp_path, cluster) is cluster
-    assert target.wait_limit == 60
+    target, run = Rehearsal(), Run(ROOT, tmp_path, Rehearsal(), load_cluster(ROOT / "cluster.yaml"), "provision")
+    assert target.wait_limit(run) == 60
+    assert target.describe(tmp_path, run.cluster) is run.cluster
+    assert target.wait_limit(run) == 60
     World(pace=1).save(tmp_path / "rehearsal" / "world.json")
-    assert target.wait_limit == 1860
+    assert target.wait_limit(run) == 1860
 
 
 def test_the_pace_of_a_made_rehearsal_stays(tmp_path: Path) -> None:

@@ -42,7 +42,6 @@ class Eks(Target):
 
     name = "eks"
     programs = ("eksctl", "kubectl", "helm")
-    wait_limit = 1800.0
     poll = 3.0
 
     def __init__(self) -> None:

@@ -32,6 +32,10 @@ class ApiError(Exception):
         self.status = status
 
 
+UNREACHABLE = (aiohttp.ClientError, TimeoutError, ApiError)
+"""What a call raises that the API server did not answer, or refused: it may be starting, stopping or busy."""
+
+
 class Api:
     """A session with one API server, from a kubeconfig with client certificate files.
 
@@ -111,7 +115,7 @@ class Api:
                     else:
                         known[item["metadata"]["uid"]] = item
                     yield kind, item
-            except (aiohttp.ClientError, TimeoutError, ApiError):
+            except UNREACHABLE:
                 # The API server is restarting or the kind is not served yet: ask again.
                 await asyncio.sleep(0.5)
 

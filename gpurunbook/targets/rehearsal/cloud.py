@@ -8,9 +8,7 @@ import uuid
 from datetime import UTC, datetime
 from typing import NoReturn
 
-import aiohttp
-
-from gpurunbook.targets.rehearsal.api import Api, ApiError, Object
+from gpurunbook.targets.rehearsal.api import UNREACHABLE, Api, Object
 from gpurunbook.targets.rehearsal.world import World
 
 NAME, NAMESPACE = "cloud-controller-manager", "kube-system"
@@ -27,7 +25,7 @@ async def run(api: Api, world: World) -> NoReturn:
         try:
             await api.request("PATCH", PATH, lease(world, acquired, datetime.now(UTC)),
                               content_type="application/apply-patch+yaml", fieldManager=NAME, force="true")
-        except (aiohttp.ClientError, TimeoutError, ApiError) as error:
+        except UNREACHABLE as error:
             log.info("the cloud controller's lease is not renewed this time: %s", error)
         await asyncio.sleep(RENEW)
 

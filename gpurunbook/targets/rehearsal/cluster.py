@@ -27,6 +27,7 @@ from gpurunbook.programs.eksctl import Eksctl
 from gpurunbook.targets import ClusterState, Part, Target, Wishes
 from gpurunbook.targets.rehearsal import images, jail, kwok, nodes, pace, weights
 from gpurunbook.targets.rehearsal.world import World
+from gpurunbook.targets.rehearsal.world import file as world_file
 from gpurunbook.targets.rehearsal.world import load as load_world
 
 if TYPE_CHECKING:
@@ -62,23 +63,14 @@ class Rehearsal(Target):
         "dolly-v2-3b on a GPU: SmolLM2-135M computes on this machine's CPU instead",
     )
 
-    def __init__(self) -> None:
-        self._run_folder: Path | None = None
-
-    @property
-    def wait_limit(self) -> float:
-        paced = load_world(_world_file(self._run_folder)).pace if self._run_folder else 0.0
-        return WAIT_LIMIT + WAIT_LIMIT_REAL * paced
-
-    def describe(self, folder: Path, cluster: ClusterConfig) -> ClusterConfig:
-        self._run_folder = folder
-        return cluster
+    def wait_limit(self, run: Run) -> float:
+        return WAIT_LIMIT + WAIT_LIMIT_REAL * load_world(world_file(run.folder)).pace
 
     def agree(self, cluster: ClusterConfig, wishes: Wishes) -> None:
         _pace(wishes)
 
     def patience(self, run: Run) -> float:
-        return max(load_world(_world_file(run.folder)).pace, LEAST_PATIENCE)
+        return max(load_world(world_file(run.folder)).pace, LEAST_PATIENCE)
 
     def context(self, run: Run) -> str:
         return f"kwok-{run.id}"
@@ -172,7 +164,7 @@ class Rehearsal(Target):
         """What the commands read: the world, kwokctl's configuration with KWOK's Stages, and the missing nodes."""
         manifest = nodes.manifest(run.cluster, port, uninitialized_taint=stuck_taint, world=world)
         missing = manifest | {"items": [n for n in manifest["items"] if n["metadata"]["name"] in state.missing]}
-        return {_world_file(run.folder): world.text(),
+        return {world_file(run.folder): world.text(),
                 self._sockets(run) / "run": f"{run.folder}\n",
                 self._folder(run) / "nodes.json": json.dumps(manifest, indent=1),
                 self._folder(run) / "missing-nodes.json": json.dumps(missing, indent=1),
@@ -184,7 +176,7 @@ class Rehearsal(Target):
         Raises:
             ConfigError: the cluster is `made`, and another pace is wished for. `instant` is what is not said: no wish.
         """
-        found, wished = load_world(_world_file(run.folder)), _pace(wishes)
+        found, wished = load_world(world_file(run.folder)), _pace(wishes)
         if made and wished not in (0, found.pace):
             raise ConfigError(f"this rehearsal's pace is {found.pace:g}: once made, it cannot become {wished:g}",
                               where="notebook 02, pace",
@@ -246,7 +238,7 @@ class Rehearsal(Target):
 
     def _end_pod_hosts(self, run: Run) -> list[Command]:
         """The pod host's pods end with it. What a drill runs beside the cluster is ours as well."""
-        return [step for p in processes.of_runs(run.folder) if p.name == POD_HOST or p.name.startswith("gpurunbook.drills.")
+        return [step for p in processes.of_runs(run.folder) if p.name.startswith("gpurunbook.")
                 for step in (Command(("kill", str(p.pid)), why=f"stop {p.name}", limit=10), _ended(p.pid))]
 
     def _kwokctl(self, run: Run, *args: str, why: str) -> Command:
@@ -258,7 +250,7 @@ class Rehearsal(Target):
         folder = self._folder(run)
         args = ("-m", POD_HOST, f"--kubeconfig={run.kubeconfig}", f"--port={port}", f"--pki={folder / 'pki'}",
                 f"--pods={folder / 'pods'}", f"--images={run.manifest('rehearsal', 'images.yaml')}",
-                f"--model={weights.folder()}", f"--nodes={folder / 'nodes.json'}", f"--world={_world_file(run.folder)}",
+                f"--model={weights.folder()}", f"--nodes={folder / 'nodes.json'}", f"--world={world_file(run.folder)}",
                 f"--log={folder / 'pod-host.log'}")
         return Command((sys.executable, *args), shown=("python", *args), limit=20, usual=(0.5, 2),
                        why="start the pod host: it registers the nodes and answers for their kubelets")
@@ -273,10 +265,6 @@ class Rehearsal(Target):
 
 def _pace(wishes: Wishes) -> float:
     return pace.number(wishes.pace or "instant")
-
-
-def _world_file(folder: Path) -> Path:
-    return folder / "rehearsal" / "world.json"
 
 
 def _explain(log: Path) -> str:

@@ -16,9 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-import aiohttp
-
-from gpurunbook.targets.rehearsal.api import STRATEGIC, Api, ApiError, Object
+from gpurunbook.targets.rehearsal.api import STRATEGIC, UNREACHABLE, Api, ApiError, Object
 from gpurunbook.targets.rehearsal.pod_status import now
 
 log = logging.getLogger(__name__)
@@ -77,7 +75,7 @@ class Recorder:
             event = await self._queue.get()
             try:
                 await self._write(api, event)
-            except (aiohttp.ClientError, TimeoutError, ApiError) as error:
+            except UNREACHABLE as error:
                 log.warning("event not written: %s %s: %s", event.reason, event.message, error)
 
     async def _write(self, api: Api, event: Event) -> None:

@@ -6,10 +6,8 @@ import asyncio
 import logging
 from typing import NoReturn
 
-import aiohttp
-
 from gpurunbook.targets.rehearsal import pace
-from gpurunbook.targets.rehearsal.api import STRATEGIC, Api, ApiError, Object
+from gpurunbook.targets.rehearsal.api import STRATEGIC, UNREACHABLE, Api, Object
 from gpurunbook.targets.rehearsal.events import Recorder
 from gpurunbook.targets.rehearsal.pod_status import now, ready
 
@@ -17,7 +15,6 @@ log = logging.getLogger(__name__)
 PERIOD = 5.0  # seconds between two falls of a node
 WHY = "PLEG is not healthy: pleg was last seen active 3m12s ago; threshold is 3m0s"
 NODES = "/api/v1/nodes"
-UNREACHABLE = (aiohttp.ClientError, TimeoutError, ApiError)
 
 
 async def run(api: Api, events: Recorder, period: float = PERIOD) -> NoReturn:

@@ -32,16 +32,14 @@ import json
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
-
-import aiohttp
 
 from gpurunbook.targets.rehearsal import sandbox
-from gpurunbook.targets.rehearsal.api import Api, ApiError, Object
+from gpurunbook.targets.rehearsal.api import UNREACHABLE, Api, ApiError, Object
 from gpurunbook.targets.rehearsal.gpu_health import ill
 from gpurunbook.targets.rehearsal.gpu_labels import OS_ID, PRESENT
 from gpurunbook.targets.rehearsal.gpu_operands import DRIVER, GFD, PLUGIN
 from gpurunbook.targets.rehearsal.gpu_plan import NFD_WORKER, POLICIES, RUNTIME_CLASSES, Change, Cluster, plan
+from gpurunbook.targets.rehearsal.pod_status import now
 from gpurunbook.targets.rehearsal.world import PLAIN, World
 
 log = logging.getLogger(__name__)
@@ -87,7 +85,7 @@ async def run(api: Api, world: World = PLAIN) -> None:
                 await _delete_crds(api, doomed)
                 await _reconcile(api, world, first)
                 delay = RETRY
-            except (aiohttp.ClientError, TimeoutError, ApiError) as error:
+            except UNREACHABLE as error:
                 if isinstance(error, ApiError) and error.status in HOPELESS:
                     raise
                 log.info("looks again in %g s at most: %s", delay, error)
@@ -109,9 +107,9 @@ async def observe(api: Api) -> Cluster:
 
 
 async def _reconcile(api: Api, world: World, first: dict[str, str]) -> None:
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    time = now()
     cluster = await observe(api)
-    for change in plan(cluster, now, world, ill(cluster, first, world.since) if world.unhealthy else ()):
+    for change in plan(cluster, time, world, ill(cluster, first, world.since) if world.unhealthy else ()):
         log.debug("%s %s %s", change.verb, change.path, change.body)
         await _make(api, change)
 

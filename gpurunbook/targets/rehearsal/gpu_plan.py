@@ -26,6 +26,7 @@ from gpurunbook.targets.rehearsal.gpu_operands import (
     runs_on,
     runtime_class,
 )
+from gpurunbook.targets.rehearsal.pod_status import ready
 from gpurunbook.targets.rehearsal.world import PLAIN, World
 
 GENERATION = ("deprecated.daemonset.template.generation", "pod-template-generation")
@@ -74,9 +75,7 @@ class Cluster:
 
     def ready_pods(self, labels: Labels) -> list[Object]:
         """The pods with these labels that are Ready and not being deleted."""
-        return [pod for pod in self.pods if _has(pod, labels) and "deletionTimestamp" not in pod["metadata"]
-                and any(c["type"] == "Ready" and c["status"] == "True"
-                        for c in pod.get("status", {}).get("conditions", []))]
+        return [pod for pod in self.pods if _has(pod, labels) and "deletionTimestamp" not in pod["metadata"] and ready(pod)]
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,8 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
-import aiohttp
-
 from gpurunbook.targets.rehearsal import pace, pod_status, rootfs, spec
-from gpurunbook.targets.rehearsal.api import STRATEGIC, Api, ApiError, Object
+from gpurunbook.targets.rehearsal.api import STRATEGIC, UNREACHABLE, Api, ApiError, Object
 from gpurunbook.targets.rehearsal.container import Container, Machine
 from gpurunbook.targets.rehearsal.events import Recorder
 from gpurunbook.targets.rehearsal.faults import Faults
@@ -29,7 +27,6 @@ from gpurunbook.targets.rehearsal.pulls import PullFailed, Pulls, back_off_secon
 log = logging.getLogger(__name__)
 RETRY = 1.0  # seconds between two looks at something that a pod waits for
 SAY_AGAIN = 10.0  # seconds between two events about the same wait, a kubelet's sync
-UNREACHABLE = (aiohttp.ClientError, TimeoutError, ApiError)
 
 
 @dataclass(frozen=True)

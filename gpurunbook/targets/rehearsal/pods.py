@@ -11,11 +11,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 from gpurunbook.targets.rehearsal import rootfs
-from gpurunbook.targets.rehearsal.api import Api, Object
+from gpurunbook.targets.rehearsal.api import UNREACHABLE, Api, Object
 from gpurunbook.targets.rehearsal.container import Machine
 from gpurunbook.targets.rehearsal.events import Recorder
 from gpurunbook.targets.rehearsal.faults import Faults
-from gpurunbook.targets.rehearsal.pod import RETRY, UNREACHABLE, Host, Pod
+from gpurunbook.targets.rehearsal.pod import RETRY, Host, Pod
 from gpurunbook.targets.rehearsal.pulls import Pulls
 
 log = logging.getLogger(__name__)

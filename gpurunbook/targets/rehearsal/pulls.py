@@ -20,10 +20,8 @@ import logging
 import time
 from collections.abc import Mapping
 
-import aiohttp
-
 from gpurunbook.targets.rehearsal import pace
-from gpurunbook.targets.rehearsal.api import STRATEGIC, Api, ApiError, Object
+from gpurunbook.targets.rehearsal.api import STRATEGIC, UNREACHABLE, Api, ApiError, Object
 from gpurunbook.targets.rehearsal.events import Recorder
 from gpurunbook.targets.rehearsal.gpu_operands import TOOLKIT
 from gpurunbook.targets.rehearsal.images import Image
@@ -32,7 +30,6 @@ from gpurunbook.targets.rehearsal.pod_status import ready
 from gpurunbook.targets.rehearsal.world import World
 
 log = logging.getLogger(__name__)
-UNREACHABLE = (aiohttp.ClientError, TimeoutError, ApiError)
 RETRY = 1.0  # seconds between two tries to reach the API server
 UNPACKED = 2.5  # what an image needs on disk, packed and unpacked, per byte of its size
 BACKOFF, BACKOFF_MOST = 10.0, 300.0  # seconds, a kubelet's

@@ -8,11 +8,9 @@ import logging
 from pathlib import Path
 from typing import NoReturn
 
-import aiohttp
-
 from gpurunbook.stages.taint import UNINITIALIZED
 from gpurunbook.targets.rehearsal import pace
-from gpurunbook.targets.rehearsal.api import Api, ApiError, Object
+from gpurunbook.targets.rehearsal.api import UNREACHABLE, Api, ApiError, Object
 from gpurunbook.targets.rehearsal.world import World
 
 PAUSE = 0.1
@@ -60,7 +58,7 @@ async def _create(api: Api, node: Object) -> None:
         try:
             await api.create("/api/v1/nodes", node)
             return
-        except (aiohttp.ClientError, TimeoutError, ApiError) as error:
+        except UNREACHABLE as error:
             if isinstance(error, ApiError) and error.status == 409:
                 return
             if str(error) != said:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
-import aiohttp
-
-from gpurunbook.targets.rehearsal.api import Api, ApiError, Object
+from gpurunbook.targets.rehearsal.api import UNREACHABLE, Api, ApiError, Object
 from gpurunbook.targets.rehearsal.gpu_operands import HELD_BY, HELD_ON, OPERANDS, RUNTIME
+from gpurunbook.targets.rehearsal.pod_status import now
 
 PODS = "/api/v1/pods"
 SELECTED = f"app in ({','.join(operand.name for operand in OPERANDS if operand.runtime)})"
@@ -66,14 +64,14 @@ async def _try_again(api: Api, pods: dict[str, Object]) -> None:
 
 
 async def _tell(api: Api, pods: Iterable[Object]) -> None:
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    time = now()
     for pod in pods:
         path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/events/{_name(pod)}"
         try:
-            body = event(pod, await _get(api, path), now)
+            body = event(pod, await _get(api, path), time)
             await api.request("PATCH", path, body, content_type="application/apply-patch+yaml", fieldManager="kubelet",
                               force="true")
-        except (aiohttp.ClientError, TimeoutError, ApiError) as error:
+        except UNREACHABLE as error:
             # As a kubelet's: an event that cannot be written is lost, and the next try has its own.
             log.info("the event of %s is lost: %s", pod["metadata"]["name"], error)
 

@@ -56,6 +56,11 @@ class World:
 PLAIN = World()
 
 
+def file(folder: Path) -> Path:
+    """Where it lies in a run folder."""
+    return folder / "rehearsal" / "world.json"
+
+
 def load(path: Path) -> World:
     """The world of a run's file; the plain one where there is none. Raises ConfigError when it says something unknown."""
     if not path.exists():
