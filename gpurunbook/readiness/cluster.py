@@ -27,6 +27,9 @@ LOST = {"lost": "wrong-kubeconfig", "signed-out": "signed-out"}
 PAUSES = {"gone": 0.0, "missing": 2.0, "denied": 30.0}
 """Seconds until a kind is asked for again; 1 for any other refusal."""
 LOG_LINES = 5
+FEW = 12
+"""So many lists of one kind are asked for one after the other: where requests share a single seat, the second would be turned
+away because of the first, and told to come back in half a minute (Kubernetes raises Retry-After with each that is)."""
 
 
 class Cluster:
@@ -74,7 +77,7 @@ class Cluster:
 
     def _list(self, kind: Kind, pool: ThreadPoolExecutor | None) -> None:
         lists = pods(self.names, self._gpu_nodes())[1] if kind.name == "pods" else [(kind.path, q) for q in kind.lists]
-        done = (pool.map if pool else map)(lambda one: self._pages(kind, *one), lists)
+        done = (pool.map if pool and len(lists) > FEW else map)(lambda one: self._pages(kind, *one), lists)
         found: dict[str, Object] = {}
         versions = []
         for version, items in done:

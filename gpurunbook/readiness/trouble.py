@@ -80,12 +80,15 @@ def _begun(pod: Object, container: Object) -> datetime | None:
 
 
 def _pull(here: Here, pod: Object, reason: str, message: str) -> Trouble | None:
-    events = [e for e in here.view.events("Pod", pod, "Failed") if "pull" in str(e.get("message"))]
+    failed = here.view.events("Pod", pod, "Failed")
+    events = [e for e in failed if "pull" in str(e.get("message"))]
     texts = [message, *(str(e["message"]) for e in events)]
     full, final = any(FULL in text for text in texts), any(FINAL.search(text) for text in texts)
     pressure = condition(here.node, "DiskPressure") if condition(here.node, "DiskPressure").get("status") == "True" else {}
     first = min((t for e in events if (t := when(e.get("firstTimestamp")))), default=None)
-    sure = full or (reason == "ImagePullBackOff" and (final or bool(pressure)))
+    # Each try is an ErrImagePull again, for a moment: that the kubelet has backed off before is in its event.
+    backed_off = PULL[1] in (reason, *(str(e.get("message")).removeprefix("Error: ") for e in failed))
+    sure = full or (backed_off and (final or bool(pressure)))
     if not sure and not here.view.older(first or became(pod, "PodScheduled"), AGAIN):
         return None
     if pressure and not full:

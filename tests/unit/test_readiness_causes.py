@@ -513,6 +513,13 @@ def not_found_the_first_time(s: Snapshot) -> Snapshot:
     return replace(s, events=(event("Pod", "dolly-1", "Failed", "Failed to pull image: not found", at=20),))
 
 
+@breaks("image-pull-back-off", "pulled")
+def not_found_in_the_moment_of_the_next_try(s: Snapshot) -> Snapshot:
+    waits(get(s, "dolly-1"), "ErrImagePull", "not found")
+    return replace(s, events=(event("Pod", "dolly-1", "Failed", "Error: ImagePullBackOff", at=10),
+                              event("Pod", "dolly-1", "Failed", "Failed to pull image: not found", at=1)))
+
+
 @breaks("image-too-big", "pulled")
 def big_image(s: Snapshot) -> Snapshot:
     waits(get(s, "dolly-1"), "ErrImagePull", "failed to extract layer: write /var/lib: no space left on device")

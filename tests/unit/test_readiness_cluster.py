@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -99,6 +100,23 @@ def test_retry_after_is_obeyed_and_then_it_is_throttled_by_a_flow_schema_with_a_
     assert time.monotonic() - began < 5, "a wait that is longer than we have is not begun"
     assert "flow schema global-default" in seen.throttled
     assert causes(seen) == ["api-throttled"]
+
+
+def test_our_own_lists_do_not_throttle_each_other_where_there_is_one_seat() -> None:
+    api = Api(healthy())
+    seat = threading.Lock()
+
+    def one_at_a_time(query: dict[str, str]) -> Answer | None:
+        if not seat.acquire(blocking=False):
+            return 429, {"message": "slow down"}, {"Retry-After": "32"}
+        time.sleep(0.05)
+        seat.release()
+        return None
+
+    for path in (PATHS["nodes"], PATHS["pods"], f"/api/v1/namespaces/{NAMES.namespace}/pods"):
+        api.answers[path] = one_at_a_time
+    with serving(api) as found:
+        assert causes(Cluster(found, NAMES).read()) == []
 
 
 def test_no_answer_is_a_wrong_kubeconfig() -> None:
