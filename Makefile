@@ -4,7 +4,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 RUN := .venv/bin/
 
-.PHONY: help setup environment programs eksctl demo lab test lint unit e2e bench lock clean
+.PHONY: help setup environment programs eksctl demo lab test lint unit e2e chaos abuse audit bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,15 @@ unit: ## the tests that take seconds
 
 e2e: ## the tests on a real control plane
 	@$(RUN)python -m pytest tests/e2e
+
+chaos: setup ## kill -9 at the journal's boundaries, resume, compare (LONG=1: at each of them, 30 victims; SEED=N)
+	@$(RUN)python -m tests.chaos $(if $(LONG),--long) $(if $(SEED),--seed $(SEED))
+
+abuse: setup ## hostile parameters, files, arguments and output (SEED=N)
+	@$(RUN)python -m tests.abuse $(if $(SEED),--seed $(SEED))
+
+audit: setup ## ask whether a locked package has a known vulnerability (needs the internet)
+	@$(RUN)python tools/audit.py
 
 bench: setup ## the figures of the README, into benchmarks/results/
 	@over=0; for what in rehearsal readiness overlap; do $(RUN)python benchmarks/$$what.py || over=1; done; exit $$over
