@@ -18,9 +18,10 @@ import typer
 
 from gpurunbook import __version__, cli_account, cli_drill, cli_gpu, cli_runs, cli_stack, printing, runs, show, stages, targets
 from gpurunbook.cli_options import Chosen, ClusterFile, Json, Parameter, RunId, TargetName, choose
-from gpurunbook.config import load_cluster
+from gpurunbook.config import load_cluster, locate
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.journal import Journal
+from gpurunbook.masking import revealed
 from gpurunbook.plan import Checks
 from gpurunbook.printing import console, out
 from gpurunbook.report import write as write_report
@@ -29,16 +30,30 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions
     "Notebooks that take a team from nothing to the ten most likely next tokens, computed on a GPU in Kubernetes. "
     "Begin with: gpurunbook doctor, then: gpurunbook run"))
 
+USAGE: type[Exception] = typer.BadParameter.__bases__[0]
+"""What typer raises for an option or a command that there is not."""
+
 
 def main() -> None:
     """Entry point: turns this library's errors into three lines and an exit code."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))  # the code of typer.Exit; None, which is 0, where a command came to its end
+    except USAGE as error:  # it repeats what was typed, or pasted
+        vars(error)["message"] = show.clean(vars(error)["message"])
+        getattr(error, "show")()  # noqa: B009 - which package it is from depends on the version of typer
+        sys.exit(2)
+    except typer.Abort:
+        sys.exit(1)
     except ConfigError as error:
         printing.complain(error)
         sys.exit(2)
     except RunbookError as error:
         printing.complain(error)
+        sys.exit(1)
+    except OSError as error:
+        named = str(error.filename or "")
+        printing.complain(RunbookError(f"{named or 'a file'}: {error.strerror or error}", where=named,
+                                       next="free space, or mend the permissions, then run the same again"))
         sys.exit(1)
 
 
@@ -114,20 +129,22 @@ def run(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile =
         keep: Annotated[bool, typer.Option("--keep", help="leave the cluster up at the end")] = False,
         as_json: Json = False) -> None:
     """Run the notebooks with papermill into runs/ID/notebooks; ends in teardown unless --until or --keep."""
-    from gpurunbook.walk import check_parameters
+    from gpurunbook.parameters import check_parameters
+    from gpurunbook.walk import refuse_modified
     last = last or ("latency" if keep else "teardown")
     for name in (first, last):
         if name not in stages.NAMES:
-            raise ConfigError(f"unknown stage {name!r}", where="--from, --until", next=f"one of: {', '.join(stages.NAMES)}")
+            raise ConfigError(f"unknown stage {name[:60]!r}", where="--from, --until", next=f"one of: {', '.join(stages.NAMES)}")
     names = stages.NAMES[stages.NAMES.index(first):stages.NAMES.index(last) + 1]
     if not names:
         raise ConfigError(f"--from {first} comes after --until {last}", where="--from, --until", next="swap them")
     chosen = choose(target, cluster_file, run_id)
     chosen.warn()
-    given = {"max_hours": max_hours, "budget": budget, "kubeconfig": kubeconfig and str(Path(kubeconfig).resolve()),
-             "context": context, "pace": pace}
+    kubeconfig = kubeconfig and str(locate(Path.cwd(), kubeconfig, "--kubeconfig"))
+    given = {"max_hours": max_hours, "budget": budget, "kubeconfig": kubeconfig, "context": context, "pace": pace}
     options = [f"{name}={value}" for name, value in given.items() if value]
     values = check_parameters(chosen.root, [*options, *(parameter or [])])
+    refuse_modified(chosen.root, chosen.target, names, bool(values.get("allow_modified")))
     before = {info.id for info in runs.list_runs(chosen.root)}
     if "provision" in names:
         _agreed(chosen, run_id, values)
@@ -145,8 +162,9 @@ def _agreed(chosen: Chosen, run_id: str, values: Mapping[str, Any]) -> None:
 
 
 def _walk(chosen: Chosen, folder: Path, names: Sequence[str], values: Mapping[str, Any], as_json: bool) -> None:
-    from gpurunbook.walk import alone, walk
-    with alone(folder):
+    from gpurunbook import locks
+    from gpurunbook.walk import walk
+    with locks.held(folder, f"`gpurunbook {'teardown' if list(names) == ['teardown'] else 'run'}`"):
         try:
             walk(chosen.root, folder, names, values, target=chosen.target, cluster_file=chosen.parameter, tell=printing.tell)
         except KeyboardInterrupt:
@@ -156,7 +174,7 @@ def _walk(chosen: Chosen, folder: Path, names: Sequence[str], values: Mapping[st
         except RunbookError:
             _still_costs(chosen, folder)
             with suppress(RunbookError):  # the reason why the walk ended matters more
-                console.print(f"report: {write_report(folder)}")
+                console.print(printing.plain(f"report: {write_report(folder)}"))
             raise
         if "teardown" not in names:
             Journal(folder).append("run", state="kept")
@@ -197,7 +215,7 @@ def shell(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile
     opened = open_run("model", run_id=run_id, target=chosen.target, cluster_file=chosen.parameter, quiet=True)
     command = opened.kubectl.shell(model.ready_pod(opened).name, container=model.manifest(opened).container)
     console.print(printing.plain(command.short))
-    os.execve(command.argv[0], command.argv, opened.environment)  # noqa: S606 - the terminal becomes kubectl's
+    os.execve(command.argv[0], command.argv, revealed(opened.environment))  # noqa: S606 - the terminal becomes kubectl's
 
 
 @app.command()

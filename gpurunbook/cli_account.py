@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
+import shlex
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -15,7 +17,7 @@ import typer
 from gpurunbook import printing, runs
 from gpurunbook.cli_options import Json
 from gpurunbook.errors import ConfigError, RunbookError
-from gpurunbook.files import to_yaml
+from gpurunbook.files import to_yaml, write
 from gpurunbook.journal import Journal
 from gpurunbook.masking import hide
 from gpurunbook.printing import console, out
@@ -23,7 +25,17 @@ from gpurunbook.printing import console, out
 if TYPE_CHECKING:
     from gpurunbook.targets.eks.reap import Lease, Leases
 
-Region = Annotated[str, typer.Option("--region", metavar="REGION", help="an AWS region, such as eu-central-1")]
+
+
+def _region(name: str) -> str:
+    """A region's name as it was typed. Raises ConfigError for what can be none: it is part of a host's name."""
+    if name and not re.fullmatch(r"[a-z0-9-]{1,40}", name):
+        raise ConfigError(f"{name[:60]!r} is no AWS region", where="--region", next="such as eu-central-1")
+    return name
+
+
+Region = Annotated[str, typer.Option("--region", metavar="REGION", callback=_region,
+                                     help="an AWS region, such as eu-central-1")]
 Family = Annotated[str, typer.Option("--family", metavar="FAMILY", help="amiFamily, such as Ubuntu2404 or AmazonLinux2023")]
 
 
@@ -34,7 +46,7 @@ def ami(region: Region, kubernetes: Annotated[str, typer.Option("--kubernetes", 
     """Which machine image a node would boot, and whether this account can see it: the tutorial's look-up."""
     from gpurunbook.targets.eks import amis
     from gpurunbook.targets.eks.account import Account
-    with console.status(f"asking AWS for {family}, Kubernetes {kubernetes}, in {region}"):
+    with console.status(printing.plain(f"asking AWS for {family}, Kubernetes {kubernetes}, in {region}")):
         image = amis.look_up(Account(region), kubernetes, family, gpu=not cpu)
     if as_json:
         out.print_json(json.dumps(asdict(image), default=str))
@@ -45,14 +57,15 @@ def ami(region: Region, kubernetes: Annotated[str, typer.Option("--kubernetes", 
                                      + f"\nnamed by {image.parameter}"))
 
 
-def reap(region: Annotated[str, typer.Option("--region", metavar="REGION", help="one region; default: each enabled one")] = "",
+def reap(region: Annotated[str, typer.Option("--region", metavar="REGION", callback=_region,
+                                           help="one region; default: each enabled one")] = "",
          run_id: Annotated[str, typer.Option("--run-id", metavar="ID", help="end this expired run")] = "",
          confirm: Annotated[str, typer.Option("--confirm", metavar="CLUSTER", help="the name of its cluster")] = "",
          as_json: Json = False) -> None:
     """What runs have left in an account beyond their time. With --run-id and --confirm: tear that one down."""
     from gpurunbook.targets.eks import reap as reaper
     now = dt.datetime.now(dt.UTC)
-    with console.status(f"asking AWS what is tagged in {region or 'each region'}"):
+    with console.status(printing.plain(f"asking AWS what is tagged in {region or 'each region'}")):
         found = _leases(region, now)
     expired = [(where, one) for where, leases in found.items() for one in leases.expired]
     unread = [check for leases in found.values() for check in leases.checks if check.state != "pass"]
@@ -70,8 +83,9 @@ def reap(region: Annotated[str, typer.Option("--region", metavar="REGION", help=
             for where, leases in rows:
                 printing.table(replace(reaper.table(leases, now=now), caption=where))
         for where, one in expired[:1]:
-            console.print(f"tear one down: gpurunbook reap --region {where} --run-id {one.run_id} "
-                          f"--confirm {one.cluster or one.run_id}")
+            # The two names are tags, which anybody in the account may have written.
+            named = f"--run-id {shlex.quote(one.run_id)} --confirm {shlex.quote(one.cluster or one.run_id)}"
+            console.print(printing.plain(f"tear one down: gpurunbook reap --region {where} {named}"))
     if expired or unread:  # a list that could not be read is no empty list
         raise typer.Exit(1)
 
@@ -112,7 +126,7 @@ def adopt(root: Path, cluster: str, region: str, run_id: str) -> Path:
     from gpurunbook.config import NAME
     from gpurunbook.targets.eks import facts
     from gpurunbook.targets.eks.account import Account
-    if not (NAME.fullmatch(cluster) and region):
+    if not (NAME.fullmatch(cluster) and _region(region)):
         raise ConfigError("a cluster's name and its region are needed", where="--cluster, --region",
                           next="gpurunbook teardown --cluster gpu-cluster --region eu-central-1")
     found = facts.read(Account(region), cluster)
@@ -133,8 +147,7 @@ def adopt(root: Path, cluster: str, region: str, run_id: str) -> Path:
                                where=str(folder), next=f"gpurunbook teardown --run-id {made_by} takes away both")
         return folder
     document = {"apiVersion": "eksctl.io/v1alpha5", "kind": "ClusterConfig", "metadata": {"name": cluster, "region": region}}
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (folder / "cluster.yaml").write_text(to_yaml([document]))
+    write(folder / "cluster.yaml", to_yaml([document]))
     return folder if runs.read(folder) else runs.resolve(root, "eks", folder / "cluster.yaml", made_by, start=True)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gpurunbook import printing, runs, show
-from gpurunbook.cli_options import ClusterFile, Json, choose
+from gpurunbook.cli_options import ClusterFile, Json, checked, choose
 from gpurunbook.errors import ConfigError
 from gpurunbook.printing import console, out
 
@@ -28,7 +28,7 @@ def _drills() -> list[str]:
     return [info.id for info in runs.list_runs(runs.find_root()) if Journal(info.folder).first("drill")]
 
 
-RunId = Annotated[str, typer.Option("--run-id", metavar="ID", autocompletion=_drills,
+RunId = Annotated[str, typer.Option("--run-id", metavar="ID", callback=checked, autocompletion=_drills,
                                     help="a drill's run; default: the newest that is not torn down")]
 
 
@@ -57,7 +57,8 @@ def start(seed: Annotated[int | None, typer.Option("--seed", metavar="N", min=0,
                                                    help="the same seed gives the same fault; default: any")] = None,
           fault: Annotated[str, typer.Option("--fault", metavar="NAME", autocompletion=_names,
                                              help="for leaders: this one, under a seed that gives it")] = "",
-          run_id: Annotated[str, typer.Option("--run-id", metavar="ID", help="the new run's name; default: drill-WORD")] = "",
+          run_id: Annotated[str, typer.Option("--run-id", metavar="ID", callback=checked,
+                                              help="the new run's name; default: drill-WORD")] = "",
           cluster_file: ClusterFile = "", as_json: Json = False) -> None:
     """Start a rehearsal with one fault in it, its name hidden. Takes 10 to 30 seconds. Exit 1 when it did not come about."""
     from gpurunbook.drills import catalogue, look

@@ -9,12 +9,29 @@ from typing import Annotated
 import typer
 
 from gpurunbook import printing, runs, targets
-from gpurunbook.config import load_cluster
+from gpurunbook.config import load_cluster, locate
+from gpurunbook.errors import ConfigError
 from gpurunbook.printing import console
 
 TargetName = Annotated[str, typer.Option("--target", "-t", metavar="NAME", help="rehearsal (default), eks or existing",
                                          autocompletion=lambda: list(targets.NAMES))]
-RunId = Annotated[str, typer.Option("--run-id", metavar="ID", help="a run; default: the newest unfinished one")]
+
+
+def checked(context: typer.Context, parameter: typer.CallbackParam, value: str) -> str:
+    """A run's id as it was typed. An empty one is none: a shell's variable that is not set must not come to mean every run.
+
+    Raises:
+        ConfigError: it is empty, or can be no id.
+    """
+    source = context.get_parameter_source(parameter.name or "")
+    if not value and source and source.name == "COMMANDLINE":
+        raise ConfigError("--run-id is empty", where="--run-id", next="name a run (gpurunbook status), or leave the option out")
+    runs.check_id(value)
+    return value
+
+
+RunId = Annotated[str, typer.Option("--run-id", metavar="ID", callback=checked,
+                                    help="a run; default: the newest unfinished one")]
 ClusterFile = Annotated[str, typer.Option("--cluster-file", "-f", metavar="FILE",
                                           help="an eksctl ClusterConfig; default: cluster.yaml")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
@@ -43,10 +60,11 @@ class Chosen:
 def choose(target: str, cluster_file: str, run_id: str) -> Chosen:
     """Fill in what was not given: from the run that is named, else the defaults."""
     root = runs.find_root()
-    info = runs.read(root / "runs" / run_id) if runs.RUN_ID.fullmatch(run_id) else None
+    runs.check_id(run_id)
+    info = runs.read(root / "runs" / run_id) if run_id else None
     target = target or (info.target if info else "rehearsal")
     targets.get(target)
     if cluster_file:
-        here = Path(cluster_file).resolve()
-        return Chosen(root, target, here if here.exists() else (root / cluster_file).resolve())
+        here = locate(Path.cwd(), cluster_file)
+        return Chosen(root, target, here if here.exists() else locate(root, cluster_file))
     return Chosen(root, target, Path(info.cluster_file) if info else root / "cluster.yaml")

@@ -13,7 +13,7 @@ import typer
 
 from gpurunbook import gpu_facts, printing, runs
 from gpurunbook.cli_options import Json
-from gpurunbook.config import load_cluster
+from gpurunbook.config import load_cluster, locate
 from gpurunbook.errors import ConfigError
 from gpurunbook.gpu_stack import FAMILIES, Recipe, plan_stack
 from gpurunbook.printing import out
@@ -49,7 +49,7 @@ def recipe(root: Path, family: str, instance_type: str, kubernetes: str, cluster
         raise ConfigError(f"{instance_type!r} is no EC2 instance type", where="--type", next="such as g4dn.xlarge")
     managed = False
     if cluster_file or not (family and instance_type and kubernetes):
-        here = Path(cluster_file).resolve()
+        here = locate(Path.cwd(), cluster_file)
         cluster = load_cluster(here if cluster_file and here.exists() else root / (cluster_file or "cluster.yaml"))
         managed = cluster.gpu_group.managed and not family
         family, instance_type = family or cluster.gpu_group.ami_family, instance_type or cluster.gpu_group.instance_type

@@ -21,7 +21,7 @@ from typing import IO
 import psutil
 
 from gpurunbook.errors import CommandFailed, RunbookError
-from gpurunbook.masking import hide
+from gpurunbook.masking import Secret, hide, revealed, veiled, without_keys
 
 GRACES = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
 LEFT_BEHIND = 2.0
@@ -30,6 +30,9 @@ LINE_LIMIT = 4 * 2**20
 """Bytes at which a line is cut in two: a secret on the cut would not be seen for one."""
 CAPTURE_LIMIT = 64 * 2**20
 """Bytes kept of each stream; a program that prints more is ended."""
+
+LONGEST, LOOKED_THROUGH = 2000, 2**18
+"""Characters of a line in `Result.tail`, and of the output's end in which it is looked for."""
 
 PASSED_ON = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TERM",
              "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
@@ -47,7 +50,6 @@ class Command:
         limit: seconds after which it is ended.
         shown: the short form, as a person types it after the `export` line; argv when empty.
         changes: False when it only reads.
-        guarded: it writes to the cluster behind the kubeconfig, whose identity is checked first.
         stdin: bytes given to the program; the way for secrets, never argv.
         data: stdout is data: kept, but neither shown nor logged.
         usual: the usual range in seconds, for the progress line.
@@ -59,11 +61,15 @@ class Command:
     limit: float
     shown: tuple[str, ...] = ()
     changes: bool = True
-    guarded: bool = False
     stdin: bytes | None = field(default=None, repr=False)
     data: bool = False
     usual: tuple[float, float] | None = None
     otherwise: str = ""
+
+    @property
+    def guarded(self) -> bool:
+        """It writes to the cluster behind the kubeconfig, whose identity is checked first."""
+        return self.changes and Path(self.argv[0]).name in ("kubectl", "helm")
 
     @property
     def short(self) -> str:
@@ -94,20 +100,22 @@ class Result:
 
     @property
     def tail(self) -> str:
-        """The last ten lines a person would have seen, stderr first choice."""
-        return "\n".join((self.stderr.strip() or ("" if self.command.data else self.stdout.strip())).splitlines()[-10:])
+        """The last ten lines a person would have seen, stderr first choice; without secrets, and each cut at LONGEST."""
+        said = self.stderr.strip() or ("" if self.command.data else self.stdout.strip())
+        # The whole is looked through first: a private key's last lines do not say what they are.
+        return "\n".join(line[:LONGEST] for line in hide(said[-LOOKED_THROUGH:]).splitlines()[-10:])
 
 
 Watcher = Callable[[float, str], None]
 """Called with (seconds so far, line); an empty line is a sign of life, at least once a second."""
 
 
-def environment(extra: Mapping[str, str], names: tuple[str, ...] = ()) -> dict[str, str]:
-    """The children's environment: a chosen list of ours, then `extra`."""
-    return {k: os.environ[k] for k in (*PASSED_ON, *names) if k in os.environ} | dict(extra)
+def environment(extra: Mapping[str, str], names: tuple[str, ...] = ()) -> dict[str, str | Secret]:
+    """The children's environment: a chosen list of ours, then `extra`. Its secrets show themselves to nobody else."""
+    return veiled({k: os.environ[k] for k in (*PASSED_ON, *names) if k in os.environ} | dict(extra))
 
 
-def run(command: Command, *, env: Mapping[str, str], log: Path | None = None,
+def run(command: Command, *, env: Mapping[str, str | Secret], log: Path | None = None,
         watch: Watcher | None = None, check: bool = True, cwd: Path | None = None,
         started: Callable[[int], object] = lambda pid: None) -> Result:
     """Run one command to its end.
@@ -127,7 +135,8 @@ def run(command: Command, *, env: Mapping[str, str], log: Path | None = None,
     with _Log(log) as log_line:
         began = time.monotonic()
         process = _start(command, env, cwd)
-        streams = _Streams(process, command, lambda line: (log_line(line), watch(time.monotonic() - began, line)))
+        seen = without_keys()
+        streams = _Streams(process, command, lambda line: (log_line(line := seen(line)), watch(time.monotonic() - began, line)))
         ended_by = ""
         try:
             started(process.pid)
@@ -161,10 +170,10 @@ def run(command: Command, *, env: Mapping[str, str], log: Path | None = None,
     return result
 
 
-def _start(command: Command, env: Mapping[str, str], cwd: Path | None) -> subprocess.Popen[bytes]:
+def _start(command: Command, env: Mapping[str, str | Secret], cwd: Path | None) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
-            command.argv, env=dict(env), cwd=cwd, start_new_session=True, umask=0o077,
+            command.argv, env=revealed(env), cwd=cwd, start_new_session=True, umask=0o077,
             stdin=subprocess.PIPE if command.stdin is not None else subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except (OSError, ValueError) as error:  # ValueError: a NUL or half a surrogate pair in an argument
@@ -188,7 +197,8 @@ class _Log:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         with self._explained():
-            self._file: IO[str] | None = path.open("a", encoding="utf-8") if path else None
+            self._file: IO[str] | None = os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a",
+                                                   encoding="utf-8") if path else None
 
     def __enter__(self) -> Callable[[str], None]:
         return self._write

@@ -11,15 +11,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict
 
-from gpurunbook import gpu_facts, show
+from gpurunbook import gpu_facts, yaml_file
 from gpurunbook.errors import ConfigError
 from gpurunbook.gpu_stack import values_of
 from gpurunbook.programs import eksctl
+from gpurunbook.yaml_file import wrong as _wrong
 
-MAX_BYTES, MAX_DEPTH, MAX_NODES = 64 * 2**10, 40, 20_000
+MAX_BYTES = 64 * 2**10
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
 """What CloudFormation takes in a stack's name and Kubernetes in a label's value: both carry these names."""
 GPU_TYPE = re.compile(r"^(g\d|gr\d|p\d)[a-z0-9-]*\.")
@@ -106,6 +106,16 @@ class ClusterConfig(Frozen):
 
 def is_gpu(instance_type: str) -> bool:
     return bool(GPU_TYPE.match(instance_type)) and not NOT_NVIDIA.match(instance_type)
+
+
+def locate(folder: Path, file: str, option: str = "--cluster-file") -> Path:
+    """Where a file is that a person named from a folder. Raises ConfigError for what can be no file's name."""
+    try:
+        (path := (folder / file).resolve()).exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long; a NUL or half a character; a loop of links
+        raise ConfigError(f"{file[:60]!r} can be no file: {getattr(error, 'strerror', None) or 'no file has such a name'}",
+                          where=option, next="name a file that is there") from error
+    return path
 
 
 def load_cluster(path: Path, today: dt.date | None = None, *, whole: bool = True) -> ClusterConfig:
@@ -198,65 +208,9 @@ def _minor(version: str) -> tuple[int, ...]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise _wrong(path, "", "expected a file, found a device or a pipe")  # reading one may never end
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", where=str(path),
-                          next="name an eksctl ClusterConfig with --cluster-file") from error
-    if len(raw) > MAX_BYTES:
-        raise _wrong(path, "", f"expected at most {MAX_BYTES // 2**10} KiB, found more")
-    try:
-        loader = yaml.SafeLoader(raw.decode("utf-8"))
-        root = loader.get_single_node()
-        if root is None:
-            raise _wrong(path, "", "expected an eksctl ClusterConfig; the file is empty")
-        _measure(path, root)
-        document = loader.construct_document(root)
-    except UnicodeDecodeError as error:
-        raise _wrong(path, "", f"expected UTF-8 text; byte {error.start} is not") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise _wrong(path, "", "expected valid YAML; " + " ".join(str(error).split())[:300]) from error
-    except (LookupError, AttributeError, TypeError) as error:  # what PyYAML's constructors raise for `!!int ""`
-        raise _wrong(path, "", "expected valid YAML; a value does not fit its !!tag") from error
+    document = yaml_file.load(path, most=MAX_BYTES)
+    if document is None:
+        raise _wrong(path, "", "expected an eksctl ClusterConfig; the file is empty")
     if not isinstance(document, dict):
         raise _wrong(path, "", f"expected an eksctl ClusterConfig, found a {type(document).__name__}")
     return document
-
-
-def _measure(path: Path, root: yaml.Node) -> None:
-    """Refuse what would grow when aliases are followed, recursion, depth, and keys given twice."""
-    sizes: dict[int, int] = {}
-
-    def size(node: yaml.Node, depth: int, above: frozenset[int]) -> int:
-        if depth > MAX_DEPTH or id(node) in above:
-            raise _wrong(path, "", f"expected nesting of at most {MAX_DEPTH} levels, "
-                                   f"at line {node.start_mark.line + 1}")
-        if id(node) in sizes:
-            return sizes[id(node)]
-        total, inside = 1, above | {id(node)}
-        if isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, value in node.value:
-                if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                    if key.value in seen:
-                        raise _wrong(path, key.value, f"expected one value; the key stands twice, again at line "
-                                                      f"{key.start_mark.line + 1}")
-                    seen.add(key.value)
-                total += size(key, depth + 1, inside) + size(value, depth + 1, inside)
-        elif isinstance(node, yaml.SequenceNode):
-            total += sum(size(item, depth + 1, inside) for item in node.value)
-        if total > MAX_NODES:
-            raise _wrong(path, "", f"expected at most {MAX_NODES:,} values once aliases are followed")
-        sizes[id(node)] = total
-        return total
-
-    size(root, 0, frozenset())
-
-
-def _wrong(path: Path, key: str, problem: str) -> ConfigError:
-    key = show.line(key)
-    return ConfigError(": ".join(part for part in (path.name, key, problem) if part),
-                       where=f"{path}, key {key}" if key else str(path), next="mend the file; nothing has been started")

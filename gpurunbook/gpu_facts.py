@@ -10,8 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from gpurunbook import yaml_file
 from gpurunbook.errors import ConfigError
 from gpurunbook.plan import Check
 
@@ -104,18 +103,18 @@ def find() -> Path:
 
 def facts(path: Path | None = None) -> Facts:
     """What the file says. Raises ConfigError naming what is wrong in it."""
-    path = (path or find()).resolve()
+    path = path or find()
     try:
-        return _read(path, path.stat().st_mtime_ns)
-    except (KeyError, TypeError, ValueError, AttributeError, OSError, yaml.YAMLError) as error:
-        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return _read(path.resolve(), path.stat().st_mtime_ns)
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, OSError, ConfigError) as error:
+        told = error.what if isinstance(error, ConfigError) else " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ConfigError(f"{FILE.name} cannot be read: {told}", where=str(path),
                           next=f"git checkout {FILE}, or mend the file") from error
 
 
 @cache
 def _read(path: Path, _changed: int) -> Facts:
-    found: dict[str, Any] = yaml.safe_load(path.read_text())
+    found: dict[str, Any] = yaml_file.load(path)
     parts, eks = found["components"], found["eks"]
     return Facts(
         dated=_date(found["dated"]), chart=found["version"], lines=found["lines"], driver=parts["driver"],

@@ -7,44 +7,53 @@ import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import yaml
-
+from gpurunbook import yaml_file
 from gpurunbook.errors import RunbookError
-
-if TYPE_CHECKING:
-    import kubernetes.client
 
 ANSWER_SECONDS = 10
 
 
-def read(kubeconfig: Path, context: str, core: Callable[[], kubernetes.client.CoreV1Api], known: str = "") -> dict[str, str]:
+def read(kubeconfig: Path, context: str, core: Callable[[], Any] | None = None, known: str = "") -> dict[str, str]:
     """`server`, `ca_sha256` and `uid` of the cluster that a context of a kubeconfig names.
 
     Args:
+        core: gives what reads namespaces, as CoreV1Api does. Not given: a client of the kubeconfig as it is now; one that is
+            open already would answer for the kubeconfig that it was opened with.
         known: an earlier `ca_sha256`. The same CA may stand in a file or, in base64, in the kubeconfig itself: the hash is
             of the form that gives this one, where one does.
 
     Raises:
-        RunbookError: there is no such cluster yet, or it does not answer.
+        RunbookError: there is no such cluster yet, or it does not answer (Unreachable, Refused).
     """
-    config: dict[str, Any] = (yaml.safe_load(kubeconfig.read_text()) if kubeconfig.exists() else None) or {}
-    name = next((c["context"]["cluster"] for c in config.get("contexts") or [] if c["name"] == context), None)
-    cluster = next((c["cluster"] for c in config.get("clusters") or [] if c["name"] == name), None)
-    if cluster is None:
-        raise RunbookError(f"this run has no cluster yet: {kubeconfig} lacks the context {context}", where=str(kubeconfig),
-                           next="run notebooks/02_provision.ipynb first, or: gpurunbook run --until provision")
-    from kubernetes.client import ApiException
-    from urllib3.exceptions import HTTPError
-    server = re.sub(r"(?<=//)[^/@]*@", "", cluster["server"])  # a name and password in it are no part of what it is
-    hashes = [hashlib.sha256(form).hexdigest() for form in _forms(cluster, kubeconfig.parent)]
     try:
-        uid = core().read_namespace("kube-system", _request_timeout=ANSWER_SECONDS).metadata.uid
-    except (ApiException, HTTPError) as error:
-        raise RunbookError(f"the cluster at {server} does not answer: {type(error).__name__}",
-                           where=str(kubeconfig), next="gpurunbook status, then: gpurunbook run --from provision") from error
-    return {"server": server, "ca_sha256": known if known in hashes else hashes[0], "uid": uid}
+        config: dict[str, Any] = (yaml_file.load(kubeconfig) if kubeconfig.exists() else None) or {}
+        name = next((c["context"]["cluster"] for c in config.get("contexts") or [] if c["name"] == context), None)
+        cluster = next((c["cluster"] for c in config.get("clusters") or [] if c["name"] == name), None)
+        if cluster is None:
+            raise RunbookError(f"this run has no cluster yet: {kubeconfig} lacks the context {context}", where=str(kubeconfig),
+                               next="run notebooks/02_provision.ipynb first, or: gpurunbook run --until provision")
+        server = re.sub(r"(?<=//)[^/@]*@", "", cluster["server"])  # a name and password in it are no part of what it is
+        hashes = [hashlib.sha256(form).hexdigest() for form in _forms(cluster, kubeconfig.parent)]
+    except (LookupError, TypeError, AttributeError, ValueError, OSError) as error:
+        # Not what the parser said: it may hold what stands in the file.
+        raise RunbookError(f"{kubeconfig} is no kubeconfig ({type(error).__name__})", where=str(kubeconfig),
+                           next="restore the run's kubeconfig, or start a new run; nothing was written") from None
+    return {"server": server, "ca_sha256": known if known in hashes else hashes[0],
+            "uid": _uid(core()) if core else _uid_now(kubeconfig, context)}
+
+
+def _uid(core: Any) -> str:
+    return str(core.read_namespace("kube-system", _request_timeout=ANSWER_SECONDS).metadata.uid)
+
+
+def _uid_now(kubeconfig: Path, context: str) -> str:
+    import kubernetes
+
+    from gpurunbook import client
+    with client.new(kubeconfig, context) as fresh:
+        return _uid(kubernetes.client.CoreV1Api(fresh))
 
 
 def _forms(cluster: dict[str, Any], folder: Path) -> tuple[bytes, ...]:

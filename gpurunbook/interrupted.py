@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+
+import psutil
+
+from gpurunbook import processes
 from gpurunbook.command import end_group
 from gpurunbook.journal import Journal, Record
 from gpurunbook.processes import Process
+
+VARIABLE = "GPURUNBOOK_INTENT"
+"""In the environment of every program of ours: the id of the intent that started it."""
 
 
 def close(journal: Journal) -> list[Record]:
@@ -16,9 +25,20 @@ def close(journal: Journal) -> list[Record]:
     for intent in journal.in_flight():
         if Process(**intent["by"]).alive:
             continue
-        program = Process(**intent["program"]) if "program" in intent else None
+        program = Process(**intent["program"]) if "program" in intent else _started(journal, intent)
         if program and program.alive:
             end_group(program.pid)
         journal.append("result", id=intent["id"], code=None, error="interrupted: result unknown")
         closed.append(intent)
     return closed
+
+
+def _started(journal: Journal, intent: Record) -> Process | None:
+    """The program of a runner that was killed before it could write the pid; what the program left to itself is not meant."""
+    for process in processes.of_runs(journal.folder):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
+            found = psutil.Process(process.pid)
+            if (found.environ().get(VARIABLE) == intent["id"] and os.getsid(process.pid) == process.pid
+                    and found.cmdline()[:1] == intent["argv"][:1]):
+                return process
+    return None

@@ -30,12 +30,12 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / "journal.jsonl"
+        self._read: tuple[int, tuple[Record, ...]] = 0, ()  # bytes of whole lines, and their records: replaced as one
 
     def append(self, kind: str, **fields: Any) -> Record:
         """Write one record and sync it to disk before returning. Raises RunbookError when the disk refuses."""
         record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "kind": kind, **fields}
-        # Before: a secret with quotes in it is another text once it is escaped. After: default=str brings new text.
-        line = (hide(json.dumps(hide_in(record), ensure_ascii=True, default=str)) + "\n").encode()
+        line = (_hidden(record) + "\n").encode()
         try:
             self._write(line)
         except OSError as error:
@@ -56,18 +56,21 @@ class Journal:
             os.close(descriptor)
 
     def records(self) -> Iterator[Record]:
-        """All whole records, oldest first; a line torn by a crash is left out."""
+        """All whole records, oldest first; a line torn by a crash is left out. What was read before is not read again."""
+        size, known = self._read
         try:
-            lines = self.path.read_bytes().splitlines()
+            with self.path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size < size:  # another file took its place
+                    size, known = 0, ()
+                file.seek(size)
+                data = file.read()
         except FileNotFoundError:
             return
-        for line in lines:
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict) and "kind" in record:
-                yield record
+        whole = data.rfind(b"\n") + 1
+        known += tuple(_whole(data[:whole]))
+        self._read = size + whole, known
+        for record in (*known, *_whole(data[whole:])):
+            yield dict(record)
 
     def first(self, kind: str) -> Record | None:
         """The oldest record of a kind."""
@@ -98,11 +101,32 @@ class Journal:
         for record in self.records():
             if record["kind"] == "intent":
                 open_intents[record["id"]] = record
-            elif record["kind"] == "pid":
+            elif record["kind"] == "pid" and record["id"] in open_intents:
                 open_intents[record["id"]]["program"] = record["process"]
             elif record["kind"] == "result":
                 open_intents.pop(record["id"], None)
         return list(open_intents.values())
+
+
+def _hidden(record: Record) -> str:
+    """The record as one line of JSON without secrets, and JSON still: a record that cannot be read again is lost."""
+    # Value by value, since a secret with quotes in it is another text once it is escaped; then by the names of the keys.
+    line = json.dumps(hide_in(json.loads(json.dumps(record, default=str))))
+    try:
+        json.loads(named := hide(line))
+    except ValueError:
+        return line
+    return named
+
+
+def _whole(data: bytes) -> Iterator[Record]:
+    for line in data.split(b"\n"):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict) and "kind" in record:
+            yield record
 
 
 class ReadOnlyJournal(Journal):

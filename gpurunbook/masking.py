@@ -1,7 +1,8 @@
 """What must not reach a file of a run: secrets, tokens and account ids. Everything that writes passes text through here.
 
-Secrets are known by value (variables whose names say so, and the credentials in use) and by shape. An AWS account id
-keeps its last four digits, so that two accounts can be told apart; GPURUNBOOK_SHOW_ACCOUNT_IDS=1 leaves ids as they are.
+Secrets are known by value (variables whose names say so, and the credentials in use), by shape, and by the name before
+them. An AWS account id keeps its last four digits, so that two accounts can be told apart; GPURUNBOOK_SHOW_ACCOUNT_IDS=1
+leaves ids as they are. What is handed around is a `Secret`, which shows itself to nobody.
 """
 
 from __future__ import annotations
@@ -10,29 +11,104 @@ import html
 import json
 import os
 import re
+from base64 import b64encode
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 HIDDEN = "[hidden]"
 SHORTEST = 8
 """Characters below which a value is no secret worth the damage of hiding each of its occurrences."""
+PIECE = 12
+"""Characters of a known secret by which a part of it is recognised, where it was cut in two."""
 SECRET_NAME = re.compile(r"SECRET|TOKEN(?!I)|PASSW|PASSPHRASE|CREDENTIAL|API_?KEY|ACCESS_KEY|PRIVATE_KEY", re.IGNORECASE)
-NOT_SECRET = re.compile(r"(_FILE|_PATH|_DIR|_URI|_URL)$|^GOOGLE_APPLICATION_CREDENTIALS$", re.IGNORECASE)
+NOT_SECRET = re.compile(r"(_FILE|_PATH|_DIR|_DIRECTORY|_URI|_URL)$|^GOOGLE_APPLICATION_CREDENTIALS$", re.IGNORECASE)
 """Names of variables that say where a secret is, and not what it is."""
-SHAPES = re.compile("|".join((
-    r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",  # AWS access keys: of a user, of a session
-    r"\b(?:IQoJ|FwoG|FQoG)[A-Za-z0-9+/=]{50,}",  # AWS session tokens
-    r"\bk8s-aws-v1\.[A-Za-z0-9_=-]{16,}",  # what `aws eks get-token` prints
-    r"\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*",  # a JWT: service accounts, OIDC
-    r"\bhf_[A-Za-z0-9]{20,}", r"\bgh[pousr]_[A-Za-z0-9]{20,}",  # the model hub's and GitHub's
-    r"(?<=[Bb]earer )[A-Za-z0-9._~+/=-]{16,}",
-    r"(?<=Encoded authorization failure message: )[A-Za-z0-9_-]{16,}",  # decodes to who asked for what
-)))
+_BREAK = r"(?:\\{1,8}n|[\s\",])"  # between two lines of one text, in a list of a notebook's lines too
+_PEM = r"(?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
+_AFTER = r"(?:(?<![A-Za-z0-9+/])|(?<=\\[nrt])|(?<=[0-9;\[]m))"  # no word; a line end as JSON writes it; a colour
+_QUOTE = r"\\{0,8}(?:[\"']|&quot;|&#(?:x27|3[49]);)"
+_OPEN = rf"(?:{_QUOTE}\s?:\s?|\s?=\s?|:\s(?=\S{{0,99}}[0-9=]))(?:{_QUOTE})?"  # in JSON, in a shell, in YAML; prose has no figure
+_NAMED = (r"secret_?(?:access_?)?key|session_?token|X-Amz-(?:Signature|Security-Token)|client-key-data|client[_-]?secret|"
+          r"(?:access|refresh|id|auth|identity)[_-]?token|api[_-]?key|passw(?:or)?d|passphrase")
+SHAPES = tuple((marks.split(), re.compile(shape)) for marks, shape in (
+    ("akia asia", rf"{_AFTER}(?:AKIA|ASIA)[A-Z0-9]{{16}}\b"),  # AWS access keys: of a user, of a session
+    ("iqoj fwog fqog", rf"{_AFTER}(?:IQoJ|FwoG|FQoG)[A-Za-z0-9+/=]{{50,}}"),  # AWS session tokens
+    ("k8s-aws-v1.", rf"{_AFTER}k8s-aws-v1\.[A-Za-z0-9_=-]{{16,}}"),  # what `aws eks get-token` prints
+    ("eyj", rf"{_AFTER}eyJ[A-Za-z0-9_-]{{10,}}\.[A-Za-z0-9_-]{{10,}}\.[A-Za-z0-9_-]*"),  # a JWT: service accounts, OIDC
+    ("hf_ gho_ ghp_ ghr_ ghs_ ghu_", rf"{_AFTER}(?:hf|gh[pousr])_[A-Za-z0-9]{{20,}}"),  # the model hub's, GitHub's
+    ("github_pat_ glpat- dckr_pat_ nvapi-", rf"{_AFTER}(?:github_pat_|glpat-|dckr_pat_|nvapi-)[\w-]{{20,}}"),
+    ("npm_ pypi-age", rf"{_AFTER}(?:npm_[A-Za-z0-9]{{36}}|pypi-AgE[\w-]{{30,}})"),  # of registries
+    ("xox", rf"{_AFTER}xox[abeoprs]-[A-Za-z0-9-]{{10,}}"),  # a chat's
+    ("sk-",  # of models behind an API
+     r"(?:(?<![\w-])|(?<=\\[nrt])|(?<=[0-9;\[]m))sk-(?=[\w-]{0,99}[0-9])(?=[\w-]{0,99}[A-Z])[\w-]{20,}"),
+    ("bearer ", r"(?<=[Bb]earer )[A-Za-z0-9._~+/=-]{16,}"),
+    # Basic authentication: base64 of whole groups, with a figure or an end in it, which no English word has.
+    ("basic ", r"(?<=uthorization: Basic )[A-Za-z0-9+/=]{4,}|(?<=[Bb]asic )(?=[A-Za-z+/]{0,99}[0-9=])"
+               r"(?:[A-Za-z0-9+/]{4}){2,}(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?(?![A-Za-z0-9+/=])"),
+    # user:password in a URL; an image's tag before its digest is none.
+    ("://", r"(?<=://)[^\s/@:\"'<>\\]{0,256}:[^\s/\"'<>\\]{1,512}(?=@(?!sha256:))"),
+    # It decodes to who asked for what.
+    ("authorization failure message", r"(?<=Encoded authorization failure message: )[A-Za-z0-9_-]{16,}"),
+    ("-----begin", rf"-----BEGIN {_PEM}(?:(?:[\sA-Za-z0-9+/=\\\",:]|-(?!----)){{0,16384}}-----END {_PEM}"
+                   rf"|(?:{_BREAK}{{0,24}}[A-Za-z0-9+/=]{{32,}})*)"),
+    ("-----end", rf"(?<![A-Za-z0-9+/=])(?>(?:[A-Za-z0-9+/=]{{32,}}{_BREAK}{{1,24}}){{1,20}})"  # the end of what was cut
+                 rf"(?:[A-Za-z0-9+/=]{{1,64}}{_BREAK}{{1,24}})?-----END {_PEM}"),
+    # The same in base64, as kubeconfigs have it: BEGIN, then PRIVATE, RSA, EC, OPENSSH, ENCRYPTED or DSA.
+    ("ls0tls1crudjti", r"LS0tLS1CRUdJTi(?:BQUklWQVRF|BSU0Eg|BFQyBQ|BPUEVOU1NI|BFTkNSWVBU|BEU0Eg)[A-Za-z0-9+/=]{20,}"),
+    # Of no shape, by the name before it, which stays. A model's tokens have the name too.
+    ("key token signature secret passw passphrase",
+     rf"(?i)((?:{_NAMED}){_OPEN})[^\s\"'\\,;&<>\[\](){{}}$*][^\s\"'\\,;&<>]{{7,}}"),
+    ("token", rf"(?i)(token{_OPEN})(?=[A-Z._~+/=-]{{0,99}}[0-9])(?=[0-9._~+/=-]{{0,99}}[A-Z])[A-Z0-9._~+/=-]{{20,}}"),
+    # A registry's user and password, in Docker's configuration.
+    ("auth", rf"({_QUOTE}auth{_QUOTE}\s?:\s?{_QUOTE})(?=[A-Za-z+/]{{0,99}}[0-9=])[A-Za-z0-9+/]{{8,}}={{0,2}}"),
+))
+"""Marks in lower case, one of which is in every text that has the shape (looking for it is far quicker), and the shape.
+
+What a shape's group matches stays.
+"""
 ACCOUNT = re.compile(r"(arn:aws[a-z-]*:[a-z0-9-]*:[a-z0-9-]*:|\b(?:[Aa]ccount|OwnerId)[\w \-]{0,8}[\"'=: \\]{1,5})(\d{12})(?!\d)"
                      r"|(?<!\d)(\d{12})(?=\.dkr\.ecr\.)")
 _known: set[str] = set()
 _accounts: set[str] = set()
+
+
+class Secret:
+    """A value that no operation on strings shows, and that is hidden wherever text is written from here on.
+
+    It is no str: it has no length, no parts and no bytes, cannot be joined, copied, pickled or made JSON (TypeError).
+    `reveal` is the one way to the value, for the call that needs it.
+    """
+
+    __slots__ = ("_reveal",)
+
+    def __init__(self, value: str) -> None:
+        know(value)
+        self._reveal: Callable[[], str] = lambda: value  # no attribute holds it, so that no listing of attributes shows it
+
+    def reveal(self) -> str:
+        """The value; hand it on at once, and keep it nowhere."""
+        return self._reveal()
+
+    def __repr__(self) -> str:
+        return HIDDEN
+
+    def __format__(self, spec: str) -> str:
+        return HIDDEN
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a Secret is neither copied nor kept")
+
+
+def veiled(variables: Mapping[str, str]) -> dict[str, str | Secret]:
+    """An environment in which every variable whose name says so is a Secret."""
+    return {name: Secret(value) if _says_secret(name) else value for name, value in variables.items()}
+
+
+def revealed(variables: Mapping[str, str | Secret]) -> dict[str, str]:
+    """The same for the process that is started with it, and for nobody else."""
+    return {name: value.reveal() if isinstance(value, Secret) else value for name, value in variables.items()}
 
 
 def know(*secrets: str, account: str = "") -> None:
@@ -44,12 +120,15 @@ def know(*secrets: str, account: str = "") -> None:
 
 def hide(text: str) -> str:
     """The text without secrets, tokens and account ids."""
-    named = frozenset(value for name, value in os.environ.items() if SECRET_NAME.search(name) and not NOT_SECRET.search(name)
-                      and len(value) >= SHORTEST)
-    pattern = _values(named | _known)
-    if pattern:
-        text = pattern.sub(HIDDEN, text)
-    text = SHAPES.sub(HIDDEN, text)
+    values = frozenset(value for name, value in os.environ.items() if _says_secret(name) and len(value) >= SHORTEST) | _known
+    forms = _forms(values)
+    if present := [form for form in forms if form in text]:
+        text = re.sub("|".join(forms[form] for form in present), HIDDEN, text)
+    text = _without_pieces(text, _pieces(values))
+    lower = text.lower()
+    for marks, shape in SHAPES:
+        if any(mark in lower for mark in marks):
+            text = shape.sub(lambda m: (m[1] if m.re.groups else "") + HIDDEN, text)
     if os.environ.get("GPURUNBOOK_SHOW_ACCOUNT_IDS") == "1":
         return text
     for account in _accounts:
@@ -57,12 +136,27 @@ def hide(text: str) -> str:
     return ACCOUNT.sub(lambda m: (m[1] or "") + short(m[2] or m[3]), text)
 
 
+def without_keys() -> Callable[[str], str]:
+    """For the lines of one text, one after the other: hides those of a private key, of which only the first says so."""
+    inside = False
+
+    def without_key(line: str) -> str:
+        nonlocal inside
+        if not inside and "PRIVATE KEY" not in line:
+            return line
+        within, ends = inside, bool(re.search(f"-----END {_PEM}", line))
+        inside = (within or bool(re.search(f"-----BEGIN {_PEM}", line))) and not ends
+        return HIDDEN if within and (ends or re.fullmatch(r"\s*[A-Za-z0-9+/=]+\s*", line)) else line
+
+    return without_key
+
+
 def hide_in(value: Any) -> Any:
     """The same for every text inside lists and mappings."""
     if isinstance(value, str):
         return hide(value)
     if isinstance(value, dict):
-        return {key: hide_in(inner) for key, inner in value.items()}
+        return {hide(key) if isinstance(key, str) else key: hide_in(inner) for key, inner in value.items()}
     return [hide_in(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
@@ -72,8 +166,59 @@ def short(account: str) -> str:
 
 
 @cache
-def _values(values: frozenset[str]) -> re.Pattern[str] | None:
-    # A secret may come along as it is, inside JSON, HTML or a URL, and one of several lines comes line by line.
-    spelled = {form for value in values for line in (value, *value.splitlines()) if len(line) >= SHORTEST
+def _says_secret(name: str) -> bool:
+    return bool(SECRET_NAME.search(name) and not NOT_SECRET.search(name))
+
+
+@cache
+def _forms(values: frozenset[str]) -> dict[str, str]:
+    """How secrets may be spelled: as they are, inside JSON, HTML, a URL or base64, and one of several lines line by line.
+
+    Text -> pattern, the longest first.
+    """
+    spelled = {form: re.escape(form) for value in values for line in (value, *value.splitlines()) if len(line) >= SHORTEST
                for form in (line, json.dumps(line)[1:-1], html.escape(line), quote(line), quote(line, safe=""))}
-    return re.compile("|".join(re.escape(form) for form in sorted(spelled, key=len, reverse=True))) if spelled else None
+    encoded = {form: re.escape(form) + r"[\w+/-]{0,2}={0,2}" for value in values for form in _base64(value)}
+    return dict(sorted((encoded | spelled).items(), key=lambda pair: len(pair[0]), reverse=True))
+
+
+def _base64(value: str) -> set[str]:
+    """What is the same of a value's base64 whatever stands before and after it: one text for each of the three phases."""
+    data, forms = value.encode("utf-8", "surrogatepass"), set()
+    for before in range(3):
+        whole = b64encode(bytes(before) + data).decode()
+        core = whole[(0, 2, 3)[before]:len(whole) - (0, 3, 2)[(before + len(data)) % 3]]
+        forms |= {core, core.replace("+", "-").replace("/", "_")}
+    return {form for form in forms if len(form) >= PIECE}
+
+
+@cache
+def _pieces(values: frozenset[str]) -> dict[str, tuple[str, int]]:
+    """Pieces of the secrets, and where each stands in which. Not of places, which share their beginnings with others."""
+    where: dict[str, tuple[str, int]] = {}
+    for value in values:
+        if len(value) < 2 * PIECE or value.startswith(("/", "~", ".")) or "://" in value:
+            continue
+        # Long ones begin with what all of their kind begin with.
+        for at in (*range(PIECE if len(value) > 4 * PIECE else 0, len(value) - PIECE, PIECE), len(value) - PIECE):
+            if len(set(piece := value[at:at + PIECE])) > PIECE // 2:
+                where[piece] = value, at
+    return where
+
+
+def _without_pieces(text: str, where: Mapping[str, tuple[str, int]]) -> str:
+    """The text without what is left of a secret that was written in two parts, each of them of nearly two pieces or more."""
+    present = [re.escape(piece) for piece in where if piece in text]
+    kept, done = [], 0
+    for found in re.finditer("|".join(present), text) if present else ():
+        (value, first), (begin, end) = where[found[0]], found.span()
+        if begin < done:
+            continue
+        last = first + PIECE
+        while begin > done and first and text[begin - 1] == value[first - 1]:
+            begin, first = begin - 1, first - 1
+        while end < len(text) and last < len(value) and text[end] == value[last]:
+            end, last = end + 1, last + 1
+        kept += [text[done:begin], HIDDEN]
+        done = end
+    return "".join(kept) + text[done:]

@@ -55,6 +55,8 @@ def plans(root: Path, target: str, cluster_path: Path, run_id: str = "") -> list
 def beside(run: Run) -> list[Plan]:
     """What a stage's notebook does besides its own plan; what cannot be known now does not hide that."""
     try:
+        if run.stage == "provision":
+            return [run.target.grant(run)]
         if run.stage == "taint":
             return [pulling.plan(run, pulling.observe(run))]
         if run.stage == "model":

@@ -5,17 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from gpurunbook import show, stages
 from gpurunbook.errors import RunbookError
 from gpurunbook.journal import Record
+from gpurunbook.masking import hide
 from gpurunbook.plan import Checks
 from gpurunbook.report import tokens
 
 console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
-out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+class _Results(Console):
+    """rich prints JSON with all its characters as they are; some of those are commands to a terminal."""
+
+    def print_json(self, json: str | None = None, **options: Any) -> None:
+        super().print_json(json and hide(json), **{"ensure_ascii": True, **options})
+
+
+out = _Results(highlight=False, soft_wrap=True, markup=False, emoji=False)
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "unknown": "cyan"}
 
 
@@ -24,7 +36,8 @@ def complain(error: RunbookError) -> None:
 
 
 def plain(text: str) -> str:
-    return "\n".join(show.clean(line) for line in text.splitlines()).replace("[", r"\[")
+    """Text without control characters, in which rich finds no markup."""
+    return escape("\n".join(show.clean(line) for line in text.splitlines()))
 
 
 def tell(record: Record) -> None:
@@ -36,17 +49,22 @@ def tell(record: Record) -> None:
         console.print(f"   {record['seconds']:.1f} s", style="dim")
     elif kind == "intent":
         sign, style = ("$", "") if record["changes"] else ("?", "dim")
-        console.print(f"   {sign} {plain(_cut(record['shown']))}", style=style)
+        console.print(f"   {sign} {_one(_cut(record['shown']))}", style=style)
     elif kind == "wait" and record["blocker"]:
-        console.print(f"   … {plain(record['what'])}: {plain(_cut(record['blocker']))}", style="dim")
+        console.print(f"   … {plain(record['what'])}: {_one(_cut(record['blocker']))}", style="dim")
     elif kind == "event":
-        console.print(f"   · {plain(_cut(record['line']))}",
+        console.print(f"   · {_one(_cut(record['line']))}",
                       style="red" if "FAILED" in record["status"] else "yellow" if record["status"] == "BLOCKED" else "dim")
     elif kind == "checks":
         for check in record["checks"]:
             if check["state"] != "pass":
-                console.print(f"   {show.MARKS[check['state']]} {plain(check['name'])}: {plain(check['evidence'])}",
+                console.print(f"   {show.MARKS[check['state']]} {_one(check['name'])}: {_one(check['evidence'])}",
                               style="red" if check["state"] == "fail" else "yellow")
+
+
+def _one(text: str) -> str:
+    """`plain` text on one line: no text from the cluster makes a line of its own."""
+    return plain(show.line(text))
 
 
 def _cut(text: str) -> str:
@@ -61,8 +79,8 @@ def outcome(folder: Path, page: Path, names: Sequence[str], as_json: bool) -> No
                                    "prompt": found.get("prompt"), "top": found.get("top")}))
         return
     if found:
-        out.print(f"\n{show.clean(found['prompt'])!r}, the ten most likely next tokens ({found['arms'][0]['precision']}, "
-                  f"{show.clean(found['model'])}):")
+        out.print(f"\n{show.clean(found['prompt'])!r}, the ten most likely next tokens ("
+                  f"{show.line(found['arms'][0]['precision'])}, {show.line(found['model'])}):")
         for rank, token in enumerate(found["top"], 1):
             out.print(f"  {rank:2} {token['p']:7.2%}  {show.clean(token['text'])!r}")
     out.print(f"\nreport     {page}")

@@ -17,6 +17,7 @@ from gpurunbook import runs, show, stages, targets
 from gpurunbook.errors import RunbookError
 from gpurunbook.gantt import gantt
 from gpurunbook.journal import Journal, Record
+from gpurunbook.stages import answer
 
 LADDER = "Time that each rung of the ladder took, from the node to the GPU."
 PACKAGES = ("gpurunbook", "papermill", "jupyterlab", "kubernetes", "matplotlib")
@@ -26,7 +27,8 @@ PACKAGES = ("gpurunbook", "papermill", "jupyterlab", "kubernetes", "matplotlib")
 class StageStory:
     """What a stage did, from its records: outcome, commands, checks, waits, errors.
 
-    `seconds` is the wall time of its last walk: the whole notebook's where papermill ran it.
+    `seconds` is the wall time of its last walk: the whole notebook's where papermill ran it. `modified` says how the
+    notebook's code differed from the shipped one; "" when it did not.
     """
 
     name: str
@@ -37,6 +39,7 @@ class StageStory:
     waits: list[Record] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     began: float | None = None
+    modified: str = ""
 
     @property
     def title(self) -> str:
@@ -81,7 +84,7 @@ def tokens(folder: Path) -> dict[str, Any] | None:
     """What next_tokens.json holds, None when the stage has not ended well since it last began."""
     info = runs.read(folder)
     done = info is not None and info.stages.get("next_token") == "done"
-    return _json(folder / "artifacts" / "next_tokens.json") if done else None
+    return _answer(folder / "artifacts" / "next_tokens.json") if done else None
 
 
 def stories(records: list[Record]) -> list[StageStory]:
@@ -105,6 +108,10 @@ def stories(records: list[Record]) -> list[StageStory]:
                 story.seconds = moment - story.began if story.began else story.seconds
         elif kind == "notebook" and record["state"] == "ended":
             story.seconds = record["seconds"]
+        elif kind == "notebook":
+            story.modified = record.get("modified", "")
+        elif kind == "cell":
+            story.modified = story.modified or "a cell was run that is not a shipped one"
         elif kind == "intent":
             command = {key: record[key] for key in ("shown", "argv", "why", "changes")}
             command |= {"code": None, "seconds": None, "error": "no result: interrupted", "tail": ""}
@@ -127,13 +134,23 @@ def _json(path: Path) -> dict[str, Any] | None:
     """An artifact; None when it is absent, or torn by a kill while it was written."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
 
+def _answer(path: Path) -> dict[str, Any] | None:
+    """What main.py said, as next_token.save wrote it; None also when somebody has changed it into what it cannot be."""
+    found = _json(path) or {}
+    try:
+        answer.check({key: value for key, value in found.items() if key not in ("top", "run", "target")})
+    except ValueError:
+        return None
+    return {**found, "top": found["arms"][0]["top"]}
+
+
 def _latency(folder: Path) -> list[dict[str, Any]]:
-    found = _json(folder / "artifacts" / "latency.json")
+    found = _answer(folder / "artifacts" / "latency.json")
     if not found:
         return []
     from gpurunbook.stages.latency import summary

@@ -17,13 +17,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpurunbook import cells, identity, interrupted, programs, show, stages, targets
+from gpurunbook import again, cells, identity, interrupted, locks, programs, show, stages, targets
 from gpurunbook.command import Command, Result, environment, failure
 from gpurunbook.command import run as run_command
-from gpurunbook.config import ClusterConfig, load_cluster
+from gpurunbook.config import ClusterConfig, load_cluster, locate
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.files import private, write
 from gpurunbook.journal import Journal, ReadOnlyJournal, new_id
+from gpurunbook.masking import Secret
 from gpurunbook.plan import Check, Checks, Plan
 from gpurunbook.processes import RUN_VARIABLE, Process
 from gpurunbook.programs.helm import Helm
@@ -110,11 +111,11 @@ class Run:
         if not self.kubeconfig.exists():
             raise RunbookError(f"run {self.id} has no cluster yet", where=str(self.kubeconfig),
                                next="run notebooks/02_provision.ipynb first, or: gpurunbook run --until provision")
-        import kubernetes
-        return kubernetes.config.new_client_from_config(str(self.kubeconfig), context=self.target.context(self))
+        from gpurunbook import client
+        return client.new(self.kubeconfig, self.target.context(self))
 
     @property
-    def environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str | Secret]:
         """The environment of the programs that this run starts."""
         own = {RUN_VARIABLE: str(self.folder), "KUBECACHEDIR": str(self.folder / "cache"),
                "KUBECONFIG": str(self.kubeconfig), **self.target.environment(self)}
@@ -150,13 +151,28 @@ class Run:
         self.journal.append("plan", stage=self.stage, **plan.to_json())
         if not plan:
             show.show(show.Box("nothing to do", (plan.reason,), "pass"))
-        for path, text in plan.files.items():
-            write(path, text)
-        return [self._run(command, True) for command in plan]
+        with locks.held(self.folder, f"the notebook of stage {self.stage}"):
+            for path, text in plan.files.items():
+                write(path, text)
+            return [self._run(command, True) for command in plan]
 
     def _run(self, command: Command, check: bool) -> Result:
+        result = again.until_through(self._once, command, lambda line: show.show(show.Box(line, (), "warn")))
+        if not result.ended_by and (result.code == 0 or not check):
+            return result
+        if not command.otherwise:
+            raise self.target.explain(self, result) or failure(result)
+        how = f"ended by {result.ended_by}" if result.ended_by else f"exit code {result.code}"
+        told = (command.otherwise, *result.tail.splitlines())
+        show.show(show.Box(f"failed ({how}), and gone on: {command.short}", told, "warn"))
+        return result
+
+    def _once(self, command: Command) -> Result:
+        """One try, with its intent and its result in the journal."""
         if command.guarded:
             self.check_identity()
+        elif command.changes:
+            self.target.permit(self, command)
         intent, began = new_id(), time.monotonic()
         live = show.Live(command.why, command.usual, self._meter)
         log = private(self.folder / "logs") / f"{self.stage}.log" if self.journal.writes else None
@@ -165,8 +181,8 @@ class Run:
         try:
             with self.target.following(self, command, live):
                 result = run_command(
-                    command, env=self.environment, log=log, watch=live, check=False, cwd=self.root,
-                    started=lambda pid: self.journal.append("pid", id=intent, process=Process.of(pid).key))
+                    command, env=self.environment | {interrupted.VARIABLE: intent}, log=log, watch=live, check=False,
+                    cwd=self.root, started=lambda pid: self.journal.append("pid", id=intent, process=Process.of(pid).key))
         except BaseException as error:  # Ctrl-C too: the program has been ended
             live.stopped(time.monotonic() - began)
             cells.shorten(error, command.why, str(log or self.journal.path))
@@ -174,24 +190,13 @@ class Run:
             self.journal.append("result", id=intent, code=ended.code if ended else None, seconds=time.monotonic() - began,
                                 error=getattr(error, "what", type(error).__name__))
             if ended and command.otherwise:
-                return self._gone_on(ended)
+                return ended  # type: ignore[no-any-return]
             raise
         self.journal.append("result", id=intent, code=result.code, seconds=result.seconds, tail=result.tail)
         live.done(result.seconds)
         if command.changes and result.code == 0:
             said = result.stdout.strip().splitlines()[-6:]
             show.show(show.Terminal(command.short, "\n".join(said), result.seconds))
-        if check and result.code != 0 and command.otherwise:
-            return self._gone_on(result)
-        if check and result.code != 0:
-            raise self.target.explain(self, result) or failure(result)
-        return result
-
-    def _gone_on(self, result: Result) -> Result:
-        command = result.command
-        how = f"ended by {result.ended_by}" if result.ended_by else f"exit code {result.code}"
-        told = (command.otherwise, *result.tail.splitlines())
-        show.show(show.Box(f"failed ({how}), and gone on: {command.short}", told, "warn"))
         return result
 
     def _meter(self) -> str:
@@ -246,19 +251,20 @@ class Run:
         return checks
 
     def check_identity(self) -> None:
-        """Refuse to write to a cluster that is not the one this run began with (server, CA, kube-system UID)."""
+        """Refuse to write to a cluster that is not the one this run began with: see `identity`."""
         known, seen = self.journal.last("identity"), self.identity()
         if known is None or known.get("void"):
             self.journal.append("identity", **seen)
-        elif differs := [key for key, value in seen.items() if known[key] != value]:
+        elif differs := [key for key, value in seen.items() if known.get(key, value) != value]:
             raise RunbookError(f"the cluster behind {self.kubeconfig} is not the one this run began with "
                                f"({', '.join(differs)})", where=str(self.kubeconfig),
                                next="restore the run's kubeconfig, or start a new run; nothing was written")
 
     def identity(self) -> dict[str, str]:
-        """What tells this cluster from any other. Raises RunbookError when there is none, or it does not answer."""
+        """What tells this cluster from any other. Raises RunbookError when there is none, it does not answer, or not as ours."""
         known = (self.journal.last("identity") or {}).get("ca_sha256", "")
-        return identity.read(self.kubeconfig, self.target.context(self), lambda: self.core, known)
+        seen = identity.read(self.kubeconfig, self.target.context(self), known=known)
+        return seen | self.target.identity(self, seen)
 
     def _repr_html_(self) -> str:
         return self.banner._repr_html_()
@@ -293,7 +299,8 @@ def open_run(stage: str, *, run_id: str = "", target: str = "rehearsal", cluster
     if stage not in stages.NAMES:
         raise ConfigError(f"unknown stage {stage!r}", where="notebooks/", next=f"one of: {', '.join(stages.NAMES)}")
     root = find_root()
-    path = (root / cluster_file).resolve()
+    cells.check_parameters(root, stage)
+    path = locate(root, cluster_file)
     kind = targets.get(target)
     if stage == "teardown":
         over = newest(root, target, path, finished=True)  # a second teardown looks at the first one's run
@@ -305,6 +312,8 @@ def open_run(stage: str, *, run_id: str = "", target: str = "rehearsal", cluster
     run = Run(root, folder, kind, kind.describe(folder, cluster), stage, ReadOnlyJournal(folder) if quiet else None)
     kind.hide_secrets(run.cluster)
     if not quiet:
+        with locks.held(folder, f"the notebook of stage {stage}"):
+            pass  # refused here rather than at the first command
         run.journal.append("stage", stage=stage, state="started", process=Process.of(os.getpid()).key)
         cells.journal_errors(run.journal, stage)
         left = [record for record in interrupted.close(run.journal) if record["changes"]]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import os
+import platform
 import random
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpurunbook.errors import ConfigError, RunbookError
+from gpurunbook.files import whole
 from gpurunbook.journal import Journal, Record
 from gpurunbook.masking import hide
 from gpurunbook.processes import Process
@@ -41,6 +45,7 @@ class RunInfo:
         state: running (a runner is alive), kept (ended on purpose with its cluster up), finished (torn down),
             or dead (neither: its runner is gone).
         stages: stage name -> started, done or failed, in order of the walk.
+        home: where it was begun: folder, machine (see `machine`) and host, as far as its journal tells.
     """
 
     folder: Path
@@ -49,6 +54,7 @@ class RunInfo:
     started: str
     state: str
     stages: dict[str, str]
+    home: tuple[str, str, str] = ("", "", "")
 
     @property
     def id(self) -> str:
@@ -76,7 +82,8 @@ def read(folder: Path) -> RunInfo | None:
         return None
     state = ("finished" if word == "finished" else "running" if any(p.alive for p in runners)
              else "kept" if word == "kept" else "dead")
-    return RunInfo(folder, first["target"], first["cluster_file"], first["time"], state, stages)
+    return RunInfo(folder, first["target"], first["cluster_file"], first["time"], state, stages,
+                   (first.get("folder", ""), first.get("machine", ""), first.get("host", "")))
 
 
 def list_runs(root: Path) -> list[RunInfo]:
@@ -92,16 +99,21 @@ def newest(root: Path, target: str, cluster_file: Path, *, finished: bool = Fals
     return next(reversed(going or (ours if finished else [])), None)
 
 
+def check_id(run_id: str) -> None:
+    """Raises ConfigError for what can be no run's id: it is part of paths and of names on AWS. "" is none."""
+    if run_id and not RUN_ID.fullmatch(run_id):
+        raise ConfigError(f"{run_id[:60]!r} is no run id", where="run_id",
+                          next="use small letters, digits and hyphens, at most 40, no hyphen at either end")
+
+
 def resolve(root: Path, target: str, cluster_file: Path, run_id: str = "", *, start: bool) -> Path:
     """The folder of the run to go on with, or, with `start`, of a new one.
 
     Raises:
         ConfigError: the id is malformed, or belongs to a run of another target or cluster file.
-        RunbookError: there is no such run and `start` is False.
+        RunbookError: there is no such run and `start` is False; or its folder was copied here, or moved.
     """
-    if run_id and not RUN_ID.fullmatch(run_id):
-        raise ConfigError(f"{run_id!r} is no run id", where="run_id",
-                          next="use small letters, digits and hyphens, at most 40, no hyphen at either end")
+    check_id(run_id)
     ours = target, hide(str(cluster_file))  # as the journal has it
     if run_id:
         info = read(root / "runs" / run_id)
@@ -109,9 +121,9 @@ def resolve(root: Path, target: str, cluster_file: Path, run_id: str = "", *, st
             raise ConfigError(f"run {run_id} belongs to target {info.target} and {info.cluster_file}",
                               where=str(info.folder), next="name that target and file, or another run id")
         if info:
-            return info.folder
+            return _at_home(info)
     elif going := newest(root, target, cluster_file):
-        return going.folder
+        return _at_home(going)
     if not start:
         raise RunbookError(f"there is no run {run_id + ' ' if run_id else ''}of target {target} to go on with",
                            where=str(root / "runs"), next="gpurunbook status; begin with notebooks/01_preflight.ipynb, or: "
@@ -119,22 +131,52 @@ def resolve(root: Path, target: str, cluster_file: Path, run_id: str = "", *, st
     return _start(root, target, cluster_file, run_id)
 
 
+def machine() -> str:
+    """What tells this machine from others: a hash of its id, or of its name where it has none."""
+    try:
+        text = Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        text = ""
+    return hashlib.sha256((text or platform.node()).encode()).hexdigest()[:16]
+
+
+def _at_home(info: RunInfo) -> Path:
+    """The folder of a run, unless it is a copy: its kubeconfig would lead to the other's cluster, its pids to strangers.
+
+    Raises:
+        RunbookError: it was begun on another machine, or in another folder.
+    """
+    folder, begun_on, host = info.home
+    away = f"on another machine ({host})" if begun_on not in ("", machine()) else ""
+    if not away and folder not in ("", hide(str(info.folder))):
+        away = f"in another folder ({folder})"
+    if away:
+        raise RunbookError(f"run {info.id} was begun {away}: this folder is a copy of it, or was moved", where=str(info.folder),
+                           next="go on with it there, or begin another here: gpurunbook run --run-id OTHER. If there is no more: "
+                           "remove this folder; a cluster on eks goes by: gpurunbook teardown --cluster NAME --region REGION")
+    return info.folder
+
+
 def _start(root: Path, target: str, cluster_file: Path, run_id: str) -> Path:
-    runs = root / "runs"
+    runs, made = root / "runs", None
     today = dt.date.today().strftime("%Y%m%d")
     names = [run_id] if run_id else [f"{today}-{word}" for word in random.sample(WORDS, len(WORDS))]
     try:
         runs.mkdir(mode=0o700, exist_ok=True)
         name = next(name for name in names if run_id or not (runs / name).exists())
-        (runs / name).mkdir(mode=0o700, exist_ok=bool(run_id))
-        if not (copy := runs / name / "cluster.yaml").exists():
-            copy.touch(mode=0o600)
-            copy.write_bytes(cluster_file.read_bytes())  # a teardown must not depend on what the file has become
-        Journal(runs / name).append("run", state="started", id=name, target=target, cluster_file=str(cluster_file),
-                                    named=bool(run_id))
+        if not (folder := runs / name).exists():
+            folder.mkdir(mode=0o700)
+            made = folder
+        if not (copy := folder / "cluster.yaml").exists():
+            whole(copy, cluster_file.read_bytes())  # a teardown must not depend on what the file has become
+        Journal(folder).append("run", state="started", id=name, target=target, cluster_file=str(cluster_file),
+                               named=bool(run_id), folder=str(folder), machine=machine(), host=platform.node())
     except StopIteration:
         raise RunbookError(f"all names for {today} are taken", where=str(runs), next="give one with --run-id") from None
-    except OSError as error:
-        raise RunbookError(f"the run folder cannot be written: {error.strerror}", where=str(runs),
+    except (OSError, RunbookError) as error:
+        if made:
+            shutil.rmtree(made, ignore_errors=True)  # a folder without its beginning is no run, and would keep its name
+        why = error.strerror if isinstance(error, OSError) else error.what
+        raise RunbookError(f"the run folder cannot be written: {why}", where=str(runs),
                            next="free space, or mend the permissions; nothing was started") from error
-    return runs / name
+    return folder

@@ -6,6 +6,7 @@ Text from the cluster or a program is escaped here, once: no markup and no termi
 from __future__ import annotations
 
 import html
+import json
 import re
 import sys
 import time
@@ -26,13 +27,15 @@ TYPED = "display:block;white-space:pre-wrap;word-break:break-all;padding-left:2c
 """Broken at the edge, as a terminal does, and indented below the prompt."""
 PROMPT = "<span style='user-select:none;opacity:.5'>$ </span>"
 """It is seen, and not copied with the command."""
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""All controls but tab and line feed, line separators, marks that turn the writing direction, lone surrogates."""
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff"
+                     r"\ufff9-\ufffb\U000e0000-\U000e007f]")
+"""All controls but tab and line feed, line separators, marks that turn the writing direction, lone surrogates, and what
+takes no room on the screen and would be copied all the same; joiners stay, which some writing and emoji need."""
 
 
 def clean(text: object) -> str:
     """Text with control and bidirectional-override characters made visible and secrets hidden, safe for a terminal."""
-    return CONTROL.sub(lambda m: f"\\u{ord(m[0]):04x}", hide(str(text)))
+    return CONTROL.sub(lambda m: json.dumps(m[0])[1:-1] if m[0] != "\x7f" else "\\u007f", hide(str(text)))
 
 
 def line(text: object) -> str:
@@ -188,7 +191,7 @@ class Live:
         usual = f", usually {self.usual[0]:g} to {self.usual[1]:g} s" if self.usual else ""
         spent = f", {meter}" if (meter := self._meter()) else ""
         mark = "…" if in_notebook() else "⏳"  # a browser on a plain Linux machine may have no font for emoji
-        self._update(f"{mark} {self.phase}: {elapsed:.0f} s{usual}{spent}", line(self.last)[:160])
+        self._update(f"{mark} {self.phase}: {elapsed:.0f} s{usual}{spent}", self._last())
 
     def done(self, seconds: float) -> None:
         """The last word, only if something was shown before."""
@@ -198,11 +201,14 @@ class Live:
     def stopped(self, seconds: float) -> None:
         """The last word for a step that failed or was interrupted: no hourglass stays on the screen."""
         if self._shown:
-            self._update(f"✗ {self.phase}: stopped after {seconds:.1f} s", line(self.last)[:160], "fail")
+            self._update(f"✗ {self.phase}: stopped after {seconds:.1f} s", self._last(), "fail")
+
+    def _last(self) -> str:
+        return line(self.last[:4000])[:160]  # a program may print a line without an end
 
     def _update(self, text: str, said: str = "", state: str = "unknown") -> None:
         if not in_notebook():
-            print(f"{text} · {said}" if said else text, flush=True)
+            print(line(f"{text} · {said}" if said else text), flush=True)
         else:
             from IPython.display import display
             box = Box(text, (said,) if said else (), state)

@@ -15,8 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from gpurunbook import yaml_file
 from gpurunbook.command import Command, Result
 from gpurunbook.command import run as run_command
 from gpurunbook.errors import RunbookError
@@ -34,7 +33,9 @@ LOOK, SECONDS = 0.02, 30.0
 
 
 def unseen(run: Run, command: Command, *, check: bool = True) -> Result:
-    """Run a command without the journal knowing. Raises CommandFailed with `check`."""
+    """Run a command without the journal knowing. Raises CommandFailed with `check`, RunbookError where it is another cluster."""
+    if command.guarded:
+        run.check_identity()
     return run_command(command, env=run.environment, check=check, cwd=run.root)
 
 
@@ -71,6 +72,7 @@ def killed_helm(run: Run) -> None:
     # With nowhere to go, the operator's pod keeps helm waiting: a rehearsal would be quicker than the kill.
     unseen(opened, opened.kubectl("cordon", "-l", EVERY_NODE, why="no room"))
     try:
+        opened.check_identity()
         run_command(replace(command, argv=(*command.argv, "--wait"), limit=SECONDS), env=opened.environment, cwd=opened.root,
                     check=False, started=started)
     finally:
@@ -153,5 +155,5 @@ def _token(run: Run, name: str) -> str:
 
 def _kubeconfig(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     """The run's kubeconfig and the only cluster in it."""
-    config: dict[str, Any] = yaml.safe_load(run.kubeconfig.read_text())
+    config: dict[str, Any] = yaml_file.load(run.kubeconfig)
     return config, config["clusters"][0]["cluster"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gpurunbook import runs
+from gpurunbook.config import load_cluster, locate
 from gpurunbook.drills import catalogue, record
 from gpurunbook.drills.acts import CHART, unseen
 from gpurunbook.drills.drill import Drill, Making, Object
@@ -53,9 +54,10 @@ def start(root: Path, cluster_file: str, seed: int, *, run_id: str = "", tell: T
         look: reads the ladder.
 
     Raises:
-        ConfigError: the run is there already.
+        ConfigError: the run is there already, or the cluster file is none.
         RunbookError: a step failed, or the fault does not show. What is there stays, for a look and a teardown.
     """
+    load_cluster(locate(root, cluster_file))  # before it is copied: it may be no cluster file, or have no end
     drill, began = catalogue.pick(seed), time.monotonic()
     folder = _folder(root, cluster_file, run_id)
     Journal(folder).append("drill", seed=seed)
@@ -110,6 +112,7 @@ def _stage(run_id: str, cluster_file: str, stage: str, making: Making) -> Run:
         wishes = provision.Wishes(stuck_taint=making.taint)
         provision.apply(run, provision.plan(run, provision.observe(run), wishes), wishes)
         provision.wait(run)
+        run.apply(provision.grant(run))
         run.verify(provision.verify(run))
     elif stage == "taint" and not making.taint:
         run.apply(taint.plan(run, taint.observe(run)))
@@ -125,7 +128,8 @@ def _stage(run_id: str, cluster_file: str, stage: str, making: Making) -> Run:
         if waits:
             model.wait(run)
             run.verify(model.verify(run))
-    return run
+    # What a drill does besides, and looks at, takes an administrator; some stages are walked with fewer rights.
+    return Run(run.root, run.folder, run.target, run.cluster, "provision", run.journal)
 
 
 def _install(run: Run, making: Making) -> None:

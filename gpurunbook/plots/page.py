@@ -19,6 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from gpurunbook.files import whole
+
 Result = dict[str, Any]
 Theme = Literal["light", "dark"]
 DPI = 192  # twice a screen's 96
@@ -99,5 +101,5 @@ def legend(figure: Chart, handles: Sequence[Artist], colours: Palette, *, y: flo
 
 def written(figure: Chart, path: Path | None) -> Chart:
     if path:
-        path.write_bytes(figure.png())
+        whole(path, figure.png())
     return figure

@@ -45,7 +45,7 @@ class Helm:
             argv=(self.program, f"--kubeconfig={self.kubeconfig}", f"--kube-context={self.context}",
                   f"--repository-config={self.home / 'config' / 'repositories.yaml'}",
                   f"--repository-cache={self.home / 'cache' / 'repository'}", *args),
-            shown=("helm", *args), why=why, limit=limit, changes=changes, guarded=changes, data=data, usual=usual)
+            shown=("helm", *args), why=why, limit=limit, changes=changes, data=data, usual=usual)
 
     def repo_add(self, name: str, url: str) -> Command:
         return self("repo", "add", name, url, "--force-update", why=f"know the chart repository {name}")

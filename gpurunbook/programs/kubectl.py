@@ -44,7 +44,7 @@ class Kubectl:
         """Any kubectl call; the verbs below are this with their arguments spelled out."""
         return Command(
             argv=(self.program, f"--kubeconfig={self.kubeconfig}", f"--context={self.context}", *args),
-            shown=("kubectl", *args), why=why, limit=limit, changes=changes, guarded=changes, stdin=stdin, data=data,
+            shown=("kubectl", *args), why=why, limit=limit, changes=changes, stdin=stdin, data=data,
             usual=usual)
 
     def get(self, *args: str, why: str) -> Command:
@@ -87,7 +87,7 @@ class Kubectl:
         """Run a command in a pod with a local file as its stdin: the way in for a file where `kubectl cp` finds no tar."""
         args = ("exec", "-i", "-n", namespace, pod, "-c", container, "--", *command)
         made = self(*args, why=why, limit=limit, stdin=file.read_bytes())
-        return Fed(made.argv, why, limit, made.shown, guarded=True, stdin=made.stdin, source=str(file))
+        return Fed(made.argv, why, limit, made.shown, stdin=made.stdin, source=str(file))
 
     def shell(self, pod: str, *, container: str, namespace: str = "default") -> Command:
         return self("exec", "-it", "-n", namespace, pod, "-c", container, "--", "bash", why="a shell in the model pod",

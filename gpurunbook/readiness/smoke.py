@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import yaml
-
+from gpurunbook import yaml_file
 from gpurunbook.deployment import RUN_LABEL
 from gpurunbook.errors import RunbookError
 from gpurunbook.files import to_yaml
@@ -111,7 +110,7 @@ def plan(run: Run) -> Plan:
     commands = [run.kubectl("delete", "pod", "-n", SMOKE_NAMESPACE, *stale, "--ignore-not-found", limit=120,
                             why="remove smoke pods that failed, or whose driver, toolkit or plug-in is gone")] if stale else []
     path = run.folder / "artifacts" / "smoke.yaml"
-    template = list(yaml.safe_load_all(run.manifest("gpu-operator", "smoke.yaml").read_text()))
+    template = yaml_file.load_all(run.manifest("gpu-operator", "smoke.yaml"))
     text = to_yaml(manifest(template, found, run.id))
     commands.append(run.kubectl.apply(path, why=f"run a CUDA program on {len(making)} GPU node(s)"))
     return run.plan(commands, f"{making[0].reason}: {SMOKE} pods add two vectors there ({len(making)} node(s))",

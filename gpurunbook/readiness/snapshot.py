@@ -166,4 +166,4 @@ def parts(resources: Mapping[str, Any]) -> dict[str, int]:
 
 def _whole(value: Any) -> int:
     text = str(value)
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.isdecimal() and len(text) < 19 else 0

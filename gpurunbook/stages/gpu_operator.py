@@ -14,9 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from gpurunbook import show
+from gpurunbook import show, yaml_file
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.journal import Record
 from gpurunbook.plan import Check, Plan
@@ -171,7 +169,7 @@ def _others(run: Run, release: Release | None, policy: str, gpu_nodes: Sequence[
 
 def pin(run: Run) -> dict[str, Any]:
     """manifests/gpu-operator/chart.yaml: repository, url, chart, version, release, namespace."""
-    pinned: dict[str, Any] = yaml.safe_load(run.manifest("gpu-operator", "chart.yaml").read_text())
+    pinned: dict[str, Any] = yaml_file.load(run.manifest("gpu-operator", "chart.yaml"))
     return pinned
 
 
@@ -235,7 +233,7 @@ def plan(run: Run, facts: Facts) -> Plan:
     chart, values = facts.chart, run.manifest("gpu-operator", f"{run.cluster.gpu_stack}.yaml")
     found = before(run)
     given = () if run.target.ours else crds.settings(found["definitions"] if found else None)
-    wanted = crds.merged(yaml.safe_load(values.read_text()), given)
+    wanted = crds.merged(yaml_file.load(values), given)
     installed = facts.release
     version = chart.version.removeprefix("v")
     same = installed and installed.status == "deployed" and facts.values == wanted and installed.chart.endswith(version)

@@ -6,12 +6,13 @@ program that runs in the pod is given a text of its own for each call, and print
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
 
 from gpurunbook import show
 from gpurunbook.command import Command, Result, failure
@@ -114,9 +115,9 @@ def place(result: Result) -> Place:
                             "run this cell again; `gpurunbook gpu` tells more")
     lines = said(result)
     try:
-        return Place(**json.loads(lines[-1]))
-    except (IndexError, TypeError, ValueError) as error:
-        raise RunbookError(f"what the pod says of itself cannot be read: {error}", where=result.command.full,
+        return TypeAdapter(Place).validate_json(lines[-1], strict=True)
+    except (IndexError, ValueError) as error:
+        raise RunbookError(f"what the pod says of itself cannot be read: {type(error).__name__}", where=result.command.full,
                            next=f"run it by hand: {result.command.short}") from error
 
 

@@ -7,10 +7,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from gpurunbook import deployment as data
-from gpurunbook import show
+from gpurunbook import show, yaml_file
 from gpurunbook.deployment import REFERENCE, WEIGHTS, Deployment, Manifest, derive, names
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.masking import hide
@@ -139,7 +137,7 @@ def observe(run: Run, *, image: str | None = None, weights: str | None = None) -
 
 def image_of(asked: Manifest) -> str:
     """The image that a manifest names, whole."""
-    return names(yaml.safe_load(asked.text)).image
+    return names(yaml_file.parse(asked.text, asked.path)).image
 
 
 def there(run: Run, name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 from gpurunbook import show
 from gpurunbook.command import Command, Result
 from gpurunbook.errors import CommandFailed, RunbookError
-from gpurunbook.files import write
-from gpurunbook.masking import hide
+from gpurunbook.files import whole, write
 from gpurunbook.plan import Check, Plan
-from gpurunbook.stages import in_pod, model
+from gpurunbook.stages import answer, in_pod, model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,7 @@ FOLDER = "/home/bentoml/bento"
 PROGRAM = f"{FOLDER}/main.py"
 NEW = f"{PROGRAM}.new"
 """Copied beside it, and renamed once it is whole: a main.py that runs is not written over."""
-SCHEMA = "gpurunbook/next-token/1"
+SCHEMA = answer.SCHEMA
 SAID = "main.py: "
 """How each line of its progress begins."""
 EXEC_LIMIT = 1800.0
@@ -149,12 +149,12 @@ def measure(run: Run, facts: Facts, command: Command) -> Prediction:
     """
     result = run.ask(command, check=False)
     try:
-        lines = in_pod.said(result)
+        in_pod.said(result)
     except RunbookError as error:
         when = "while main.py ran" if SAID in result.stderr else "before main.py said a word"
         raise (_became(run, facts, result, when) or (run.target.explain(run, result) if result.code else None)
                or error) from error
-    return _prediction(result, lines)
+    return _prediction(result)
 
 
 def _became(run: Run, facts: Facts, result: Result, when: str, what: str = in_pod.MAIN) -> RunbookError | None:
@@ -168,31 +168,20 @@ def read(result: Result) -> Prediction:
 
     Raises:
         CommandFailed: exit code not 0.
-        RunbookError: the stream broke, no JSON line of our schema, or probabilities that cannot be.
+        RunbookError: the stream broke, or its JSON line is not an answer to this question: see gpurunbook.stages.answer.
     """
-    return _prediction(result, in_pod.said(result))
+    in_pod.said(result)
+    return _prediction(result)
 
 
-def _prediction(result: Result, printed: list[str]) -> Prediction:
-    lines = [line for line in printed if line.startswith("{")]
+def _prediction(result: Result) -> Prediction:
+    line = next((line for line in reversed(result.raw.splitlines()) if line.startswith(b"{")), b"")
     try:
-        found: Prediction = json.loads(lines[-1], parse_constant=_refuse)
-        arms = found["arms"]
-        good = found["schema"] == SCHEMA and bool(arms) and all(_sound(arm) for arm in arms)
-    except (IndexError, KeyError, TypeError, ValueError) as error:
-        raise _unreadable(result, f"{type(error).__name__}: {error}") from error
-    if not good:
-        raise _unreadable(result, "not our schema, or probabilities that are no distribution")
-    return found
-
-
-def _sound(arm: dict[str, Any]) -> bool:
-    ps = [float(token["p"]) for token in arm["top"]]
-    return bool(ps) and ps == sorted(ps, reverse=True) and all(0 <= p <= 1 for p in ps) and sum(ps) <= 1 + 1e-6
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no probability")
+        if not line:
+            raise ValueError("no line of JSON in it")
+        return answer.parse(line, dict(arg[2:].split("=", 1) for arg in result.command.argv if re.match(r"--\w+=", arg)))
+    except ValueError as error:
+        raise _unreadable(result, str(error)) from error
 
 
 def _unreadable(result: Result, why: str) -> RunbookError:
@@ -222,13 +211,13 @@ def fetch(run: Run, facts: Facts, found: Prediction) -> dict[str, Path]:
                     f"{name} did not arrive whole, twice: {why}; then {again}", where=asked.full,
                     next="run this cell again; `gpurunbook gpu` tells more")
         fetched[str(arm["precision"])] = run.artifacts / name
-        fetched[str(arm["precision"])].write_bytes(result.raw)
+        whole(fetched[str(arm["precision"])], result.raw)
     return fetched
 
 
 def damage(result: Result, arm: Prediction, size: int) -> str:
     """How a fetched file of logits differs from what main.py says that it wrote, "" when it does not."""
-    if result.code == 0 and hashlib.sha256(result.raw).hexdigest() == arm["logits_sha256"]:
+    if result.code == 0 and len(result.raw) == size and hashlib.sha256(result.raw).hexdigest() == arm["logits_sha256"]:
         return ""
     if result.code != 0:
         return f"exit code {result.code}, {result.tail.splitlines()[-1] if result.tail else 'without a word'}"
@@ -245,9 +234,12 @@ def compare(found: Prediction, logits: dict[str, Path]) -> Prediction:
 
 
 def probabilities(path: Path) -> NDArray[np.float64]:
-    """Softmax of a file of float32 logits: shape (vocabulary,), sum 1."""
+    """Softmax of a file of float32 logits: shape (vocabulary,), sum 1. Raises RunbookError when some are no numbers."""
     import numpy as np
     logits = np.fromfile(path, dtype="<f4").astype(np.float64)
+    if not len(logits) or np.isnan(logits).any() or not np.isfinite(logits.max()):
+        raise RunbookError("the logits that main.py wrote are no numbers", where=str(path),
+                           next="another precision: -p precisions=reference; or run this notebook again from its start")
     shifted = np.exp(logits - logits.max())
     total: NDArray[np.float64] = shifted / shifted.sum()
     return total
@@ -257,7 +249,8 @@ def save(run: Run, found: Prediction, name: str = "next_tokens") -> Path:
     """Write artifacts/NAME.json: what main.py said, with the first arm's `top` at its top level too."""
     path = run.artifacts / f"{name}.json"
     whole = {"prompt": found["prompt"], "top": found["arms"][0]["top"], **found, "run": run.id, "target": run.target.name}
-    write(path, hide(json.dumps(whole, indent=1, ensure_ascii=False)) + "\n")
+    # A token may be a control character, which no terminal that shows this file should obey; JSON reads the escape as it.
+    write(path, show.clean(json.dumps(whole, indent=1, ensure_ascii=False)) + "\n")
     run.journal.append("artifact", stage=run.stage, path=f"artifacts/{path.name}")
     return path
 

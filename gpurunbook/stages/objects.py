@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from gpurunbook import yaml_file
 from gpurunbook.command import Command, failure
 from gpurunbook.deployment import RUN_LABEL, Document, Manifest
 from gpurunbook.errors import RunbookError
@@ -21,7 +20,7 @@ HIDDEN = "may not be read"
 
 def document(run: Run, file: str) -> Document:
     """A file of manifests/model/."""
-    found: Document = yaml.safe_load(run.manifest("model", file).read_text())
+    found: Document = yaml_file.load(run.manifest("model", file))
     return found
 
 

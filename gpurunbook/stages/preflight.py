@@ -9,9 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
-from gpurunbook import gpu_facts, programs, show, targets
+from gpurunbook import gpu_facts, programs, show, targets, yaml_file
 from gpurunbook.gpu_stack import Recipe, plan_stack
 from gpurunbook.plan import Check, Checks, Plan, State
 
@@ -86,7 +84,7 @@ def verify(run: Run, found: Sequence[programs.Found], *, image: str = "") -> lis
 def checks(root: Path, target: targets.Target, cluster: ClusterConfig, found: Sequence[programs.Found], *,
            image: str = "") -> list[Check]:
     """The same without a run."""
-    deployment = yaml.safe_load((root / "manifests" / "model" / "deployment.yaml").read_text())
+    deployment = yaml_file.load(root / "manifests" / "model" / "deployment.yaml")
     pod = deployment["spec"]["template"]["spec"]
     missing = [p for p in found if not p.fits]
     free = shutil.disk_usage(root).free / 2**30

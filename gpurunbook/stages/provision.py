@@ -13,7 +13,7 @@ from gpurunbook.targets import ClusterState, Wishes
 if TYPE_CHECKING:
     from gpurunbook.runbook import Run
 
-__all__ = ["Wishes", "apply", "observe", "plan", "table", "verify", "wait"]
+__all__ = ["Wishes", "apply", "grant", "observe", "plan", "table", "verify", "wait"]
 DEFAULT = Wishes()
 STATES: dict[str, State] = {"running": "pass", "degraded": "warn"}
 """What a part's state means for the check of it; any other fails."""
@@ -75,15 +75,23 @@ def wait(run: Run) -> float:
                     next="kubectl describe nodes; gpurunbook status")
 
 
+def grant(run: Run) -> Plan:
+    """A user for the stages that need few rights, where the target makes one; asked when the nodes are Ready."""
+    return run.target.grant(run)
+
+
 def verify(run: Run) -> list[Check]:
     state = observe(run)
     run.check_identity()
     if state.complete:
         run.target.created(run)
+    granted = grant(run)
     return [
         Check("the API server is ready", "pass" if state.answers else "fail", str(run.kubeconfig), "gpurunbook status"),
         *[Check(part.name, STATES.get(part.state, "fail"), part.evidence or part.state, "run this stage again")
           for part in state.parts],
         Check("every node of cluster.yaml is there", "fail" if state.missing else "pass",
               ", ".join(state.missing) or f"{len(state.nodes)} nodes", "run this stage again"),
+        Check("whose rights 03 and 06 to 08 use", "fail" if granted else "pass", granted.reason,
+              "run this stage again"),
     ]

@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-import yaml
-
-from gpurunbook import deployment, show
+from gpurunbook import deployment, show, yaml_file
 from gpurunbook.command import Command
 from gpurunbook.deployment import Manifest
 from gpurunbook.masking import hide
@@ -110,7 +108,7 @@ def _manifest(run: Run, image: str) -> Manifest:
 
 
 def _look(run: Run, asked: Manifest) -> Pull:
-    names = deployment.names(yaml.safe_load(asked.text))
+    names = deployment.names(yaml_file.parse(asked.text, asked.path))
     found = objects.puller(run)
     hidden = found == objects.HIDDEN
     there = found is not None and not hidden
@@ -194,7 +192,8 @@ def timed(run: Run, pull: Pull) -> None:
 
 def _times(run: Run, pull: Pull) -> list[tuple[str, str, str]]:
     """(node, began, ended) of pulls that events of the DaemonSet's and the model's pods still tell, in ISO 8601."""
-    pods = [*model.pods(run, deployment.names(yaml.safe_load(_manifest(run, "").text))), *model.pods(run, model.manifest(run))]
+    asked = _manifest(run, "")
+    pods = [*model.pods(run, deployment.names(yaml_file.parse(asked.text, asked.path))), *model.pods(run, model.manifest(run))]
     found: dict[str, tuple[str, str, str]] = {}
     for pod in pods:
         told = {event.reason: event for event in reversed(pod_events.of(run, pod.uid) or [])}

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from gpurunbook.show import Live
 
 NAMES = ("rehearsal", "eks", "existing")
+ROLE_A = ("nodes", "model", "next_token", "latency")
+"""Stages for which the rights of manifests/rbac/runbook-model.yaml are enough."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Target(ABC):
         programs: the programs it needs, by name.
         poll: seconds between two looks while waiting.
         ours: the cluster is made and deleted by the run.
+        only_shipped: the walk runs no notebook whose code was changed, unless a person allows it.
     """
 
     name: ClassVar[str]
@@ -96,6 +99,7 @@ class Target(ABC):
     programs: ClassVar[tuple[str, ...]] = ("kubectl", "helm")
     poll: ClassVar[float] = 2.0
     ours: ClassVar[bool] = True
+    only_shipped: ClassVar[bool] = False
 
     @property
     def passes_on(self) -> tuple[str, ...]:
@@ -127,7 +131,14 @@ class Target(ABC):
 
     @abstractmethod
     def context(self, run: Run) -> str:
-        """The kubeconfig context of the run's cluster."""
+        """The kubeconfig context of the run's cluster, with the user for the run's stage where the target makes one."""
+
+    def identity(self, run: Run, seen: dict[str, str]) -> dict[str, str]:
+        """What tells the cluster from others besides `seen` (server, CA, UID). Raises RunbookError where that cannot be."""
+        return {}
+
+    def permit(self, run: Run, command: Command) -> None:
+        """Asked before what changes something beside the cluster. Raises RunbookError when that would be somebody else's."""
 
     def environment(self, run: Run) -> dict[str, str]:
         """Variables that the target's programs need, for children and for the `export` line."""
@@ -162,6 +173,10 @@ class Target(ABC):
     @abstractmethod
     def create(self, run: Run, state: ClusterState, wishes: Wishes) -> Plan:
         """What is missing between `state` and cluster.yaml, as commands."""
+
+    def grant(self, run: Run) -> Plan:
+        """What is missing of a user with role A, and no more rights, for the stages that need no more (ROLE_A)."""
+        return run.plan((), "your own: every stage asks as you; how little 03 and 06 to 08 need stands in manifests/rbac/")
 
     def created(self, run: Run) -> None:
         """Called when the cluster is verified: what must be known after it is gone goes into the journal."""
@@ -209,4 +224,4 @@ def get(name: str) -> Target:
     if name == "existing":
         from gpurunbook.targets.existing import Existing
         return Existing()
-    raise ConfigError(f"unknown target {name!r}", where="--target", next=f"one of: {', '.join(NAMES)}")
+    raise ConfigError(f"unknown target {name[:60]!r}", where="--target", next=f"one of: {', '.join(NAMES)}")

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import yaml
-
-from gpurunbook import masking
+from gpurunbook import masking, yaml_file
 from gpurunbook.deployment import RUN_LABEL
 from gpurunbook.errors import ConfigError, RunbookError
 
@@ -48,12 +46,13 @@ def find(file: Path, context: str) -> tuple[str, str]:
         ConfigError: no kubeconfig, or no such context in it.
     """
     try:
-        config = yaml.safe_load(file.read_text())
-        contexts = {c["name"]: (c["context"] or {}).get("cluster") for c in config["contexts"] or ()}
-        servers = {c["name"]: c["cluster"]["server"] for c in config["clusters"] or ()}
+        config = yaml_file.load(file)
+        contexts = {str(c["name"]): str((c["context"] or {}).get("cluster")) for c in config["contexts"] or ()}
+        servers = {str(c["name"]): _without_userinfo(str(c["cluster"]["server"])) for c in config["clusters"] or ()}
         hide_secrets(config)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "no kubeconfig"  # its text may hold what stands in the file
+    except (ConfigError, LookupError, TypeError, AttributeError, ValueError) as error:
+        # What a parser says may hold what stands in the file.
+        why = error.__cause__.strerror if isinstance(error.__cause__, OSError) else "no kubeconfig"
         raise ConfigError(f"{file} cannot be read: {why}", where="--kubeconfig",
                           next="name the file that your kubectl uses, such as ~/.kube/config") from None
     name = context or str(config.get("current-context") or "")
@@ -61,7 +60,7 @@ def find(file: Path, context: str) -> tuple[str, str]:
         close = difflib.get_close_matches(name, contexts, 1) or list(contexts)
         raise ConfigError(f"{file} has no context {name!r}" if name else f"{file} has no current context", where="--context",
                           next=f"one of: {', '.join(close)}" if close else "it has none at all")
-    return name, _without_userinfo(str(servers[contexts[name]]))
+    return name, servers[contexts[name]]
 
 
 def _without_userinfo(server: str) -> str:
@@ -83,8 +82,9 @@ def hide_secrets(config: Mapping[str, Any]) -> None:
 def client(file: Path, context: str) -> kubernetes.client.CoreV1Api:
     """A client for a look before the context is copied. It never writes a renewed token back into the file."""
     import kubernetes
-    return kubernetes.client.CoreV1Api(
-        kubernetes.config.new_client_from_config(str(file), context=context, persist_config=False))
+
+    from gpurunbook.client import new
+    return kubernetes.client.CoreV1Api(new(file, context, persist_config=False))
 
 
 def look(core: Callable[[], kubernetes.client.CoreV1Api]) -> list[Node]:

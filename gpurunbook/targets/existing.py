@@ -14,8 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from gpurunbook import yaml_file
 from gpurunbook.command import Command
 from gpurunbook.command import run as run_command
 from gpurunbook.config import ClusterConfig, NodeGroup, Taint
@@ -175,8 +174,10 @@ def _making(kubeconfig: Path) -> Path:
 def _config(kubeconfig: Path) -> dict[str, Any]:
     """The run's own kubeconfig, {} where there is none or it cannot be read; its secrets are hidden from here on."""
     try:
-        config: dict[str, Any] = yaml.safe_load(kubeconfig.read_text()) or {}
-    except (OSError, yaml.YAMLError):
+        config: dict[str, Any] = yaml_file.load(kubeconfig) or {}
+    except ConfigError:
+        return {}
+    if not isinstance(config, dict):
         return {}
     adoption.hide_secrets(config)
     return config

@@ -217,7 +217,7 @@ def test_a_second_walk_of_a_run_is_refused_by_pid(checkout: Checkout) -> None:
     _until(lambda: any(r["kind"] == "notebook" for r in checkout.records("alone")), 60, process)
     done = checkout("run", "--run-id", "alone", check=False)
     assert done.returncode == 1
-    assert f"is being walked by process {process.pid}" in done.stderr
+    assert f"is being worked on by `gpurunbook run`, process {process.pid}" in done.stderr
     assert process.wait(timeout=120) == 0
     checkout("teardown", "--run-id", "alone")
     checkout("run", "--run-id", "alone", "--until", "taint")  # a finished run begins again, with another cluster

@@ -21,6 +21,7 @@ from gpurunbook.runbook import Run
 from gpurunbook.stages import in_pod, model, next_token
 from gpurunbook.stages.in_pod import Life, Place
 from gpurunbook.targets.rehearsal.cluster import Rehearsal
+from tests.answer import line
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGEST = hashlib.sha256((ROOT / "manifests/model/main.py").read_bytes()).hexdigest()
@@ -28,7 +29,7 @@ PLACE = Place(digest="", tar=True, folder=True, writable=True, user=1000, owner=
 LIFE = Life(uid="u", restarts=0, alive=True, memory="12Gi")
 POD = model.Pod("dolly-1", "Running", "n", True, "", 0)
 KUBECTL = Kubectl("/bin/kubectl", Path("/r/kubeconfig"), "ctx")
-ANSWER = json.dumps({"schema": next_token.SCHEMA, "arms": [{"top": [{"p": 0.5}, {"p": 0.2}]}]})
+ANSWER = line()
 
 
 class Quiet(Run):

@@ -45,6 +45,24 @@ def test_a_torn_line_costs_only_itself(journal: Journal, torn: bytes) -> None:
     assert [r["n"] for r in journal.records()] == [1, 2]
 
 
+def test_what_others_append_is_seen_and_nothing_twice(journal: Journal) -> None:
+    """A journal that was read before reads on from there, from within a line too, and begins anew with another file."""
+    other = Journal(journal.folder)
+    for n in range(3):
+        other.append("note", n=n)
+        assert [r["n"] for r in journal.records()] == list(range(n + 1))
+    next(journal.records())["n"] = "changed by its reader"
+    whole = journal.path.read_bytes()
+    for cut in range(len(whole)):
+        journal.path.write_bytes(whole[:cut])
+        late = Journal(journal.folder)
+        before = [r["n"] for r in late.records()]
+        journal.path.write_bytes(whole)
+        assert (before, [r["n"] for r in late.records()]) == (list(range(len(before))), [0, 1, 2])
+    journal.path.write_bytes(whole.splitlines(keepends=True)[1])
+    assert [r["n"] for r in journal.records()] == [1]
+
+
 def test_a_write_cut_short_is_an_error_and_not_half_a_record(tmp_path: Path) -> None:
     """A limit on the file's size cuts a write as a full disk does."""
     script = f"""
@@ -93,6 +111,7 @@ def test_in_flight_are_the_intents_without_a_result(journal: Journal) -> None:
         journal.append("intent", id=word, shown=word)
     journal.append("result", id="b", code=1)
     journal.append("result", id="unknown", code=0)
+    journal.append("pid", id="unknown", process={})  # its intent was torn, or closed by another
     assert [r["shown"] for r in journal.in_flight()] == ["a", "c"]
 
 

@@ -131,7 +131,7 @@ class Unjailed(Container):
     """Runs its program as it is."""
 
     def _jail(self, *args: object) -> Any:
-        def spawn(command: list[str], *, status: int, **streams: int) -> subprocess.Popen[bytes]:
+        def spawn(command: list[str], *, status: int, go: int, **streams: int) -> subprocess.Popen[bytes]:
             return subprocess.Popen(command, **streams)  # type: ignore[call-overload, no-any-return]
 
         (self._machine.pods / self._pod["metadata"]["uid"] / self.name).mkdir(parents=True)

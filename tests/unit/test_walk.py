@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gpurunbook import preview, report, stages
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.journal import Journal
-from gpurunbook.walk import check_parameters, parameters
+from gpurunbook.parameters import check_parameters, parameters
 from tests.unit.test_plan_show import HOSTILE, Tags, harmless
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +59,17 @@ def test_values_get_the_type_of_the_default(given: list[str], values: dict[str, 
     ("prompt=" + "x" * 10_001, "(10,001 characters)", "text up to 10,000"),
     ("top=" + "9" * 5000, "parameter top is", "(int)"),
     ("uninitialized_taint=1", "parameter uninitialized_taint is '1'", "give a value like True (bool)"),
+    ("image=--kubeconfig=x", "parameter image is", "give an image's name"),
+    ("image=a b", "parameter image is", "give an image's name"),
+    ("account_check=-x", "parameter account_check is", "a cluster's name"),
+    ("pace=nan", "parameter pace is 'nan'", "instant, real"),
+    ("context=a\nb", "parameter context is", "text on one line, without control characters"),
+    ("context=\u2028", "parameter context is", "text on one line"),
+    ("chart=\u202egnp.exe", "parameter chart is", "text on one line"),
+    ("kubeconfig=a\0b", "parameter kubeconfig is", "text on one line"),
+    ("prompt=a\0b", "parameter prompt is", "text without NUL, in UTF-8"),
+    ("prompt=\udcff", "parameter prompt is", "text without NUL, in UTF-8"),
+    ("allow_modified=yes", "parameter allow_modified is 'yes'", "(bool)"),
     ("uninitialized_taint=no", "parameter uninitialized_taint is 'no'", "(bool)"),
 ])
 def test_a_wrong_parameter_is_refused_before_anything_starts(text: str, what: str, next: str) -> None:

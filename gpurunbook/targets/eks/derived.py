@@ -8,11 +8,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from gpurunbook import yaml_file
+from gpurunbook.errors import ConfigError
 from gpurunbook.files import to_yaml
+
+NAME = Path("cluster.yaml")
 
 
 def derive(text: str, tags: Mapping[str, str], zones: Mapping[str, Sequence[str]] | None = None) -> str:
@@ -21,12 +26,12 @@ def derive(text: str, tags: Mapping[str, str], zones: Mapping[str, Sequence[str]
     A file whose form leaves no line to put them at (flow style, anchors, tags that are there already) is written anew,
     without its comments.
     """
-    wanted = _wanted(yaml.safe_load(text), tags, zones or {})
+    wanted = _wanted(yaml_file.parse(text, NAME), tags, zones or {})
     derived = _inserted(text, tags, zones or {})
     try:
-        if yaml.safe_load(derived) == wanted:
+        if yaml_file.parse(derived, NAME) == wanted:
             return derived
-    except yaml.YAMLError:
+    except ConfigError:
         pass  # what was put in did not fit: the whole is written anew
     return to_yaml([wanted])
 

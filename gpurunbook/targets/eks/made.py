@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from gpurunbook import yaml_file
 from gpurunbook.targets.eks import limits
 
 if TYPE_CHECKING:
@@ -50,4 +49,4 @@ def read(document: Mapping[str, Any]) -> Made:
 
 def of(cluster: ClusterConfig) -> Made:
     """eksctl's defaults where the cluster is from no file."""
-    return read(yaml.safe_load(cluster.path.read_text(encoding="utf-8"))) if cluster.path.is_file() else Made()
+    return read(yaml_file.load(cluster.path)) if cluster.path.is_file() else Made()

@@ -16,8 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import yaml
-
+from gpurunbook import yaml_file
 from gpurunbook.errors import RunbookError
 from gpurunbook.masking import hide
 from gpurunbook.plan import Check
@@ -251,7 +250,7 @@ def _pulled(found: Future[registry.Found]) -> Check:
 
 def _document(cluster: ClusterConfig) -> dict[str, Any]:
     """cluster.yaml again, for what ClusterConfig leaves out: zones, the VPC, spot, supportType."""
-    document: dict[str, Any] = yaml.safe_load(cluster.path.read_text(encoding="utf-8"))
+    document: dict[str, Any] = yaml_file.load(cluster.path)
     return document
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gpurunbook.errors import RunbookError
+from gpurunbook.masking import Secret
 from gpurunbook.plan import Check
 from gpurunbook.targets.eks.account import Account, AwsError
 
@@ -148,7 +149,8 @@ def _get(session: requests.Session, reference: Reference, name: str) -> dict[str
         given = _ask(session, realm, service=service, scope=f"repository:{reference.repository}:pull")
         if given.status == 200:
             token = _json(given, shown)
-            session.headers["Authorization"] = f"Bearer {token.get('token') or token.get('access_token', '')}"
+            bearer = Secret(str(token.get("token") or token.get("access_token", "")))
+            session.headers["Authorization"] = f"Bearer {bearer.reveal()}"
             answer = _ask(session, url)
         elif given.status not in (401, 403):
             raise _ambiguous(given.status, shown)

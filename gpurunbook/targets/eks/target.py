@@ -12,16 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from gpurunbook import masking, show
+from gpurunbook import masking, show, yaml_file
 from gpurunbook.command import Command, Result
 from gpurunbook.errors import CommandFailed, RunbookError
 from gpurunbook.journal import Journal
 from gpurunbook.plan import Check, Plan
 from gpurunbook.programs.eksctl import Eksctl
 from gpurunbook.targets import ClusterState, Spent, Target, Wishes
-from gpurunbook.targets.eks import agreement, bill, derived, ending, facts, failures, resume, stacks, trial
+from gpurunbook.targets.eks import agreement, bill, derived, ending, facts, failures, identity, resume, stacks, trial
 from gpurunbook.targets.eks.account import Account, AwsError
 from gpurunbook.targets.eks.agreement import Agreement
 from gpurunbook.targets.eks.facts import EksState, Facts
@@ -43,6 +41,7 @@ class Eks(Target):
     name = "eks"
     programs = ("eksctl", "kubectl", "helm")
     poll = 3.0
+    only_shipped = True
 
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
@@ -72,8 +71,17 @@ class Eks(Target):
     def context(self, run: Run) -> str:
         """eksctl names it after who signs in; it makes it the current one of the run's own kubeconfig."""
         told: dict[str, Any] = (
-            yaml.safe_load(run.kubeconfig.read_text()) if run.kubeconfig.exists() else None) or {}
+            yaml_file.load(run.kubeconfig) if run.kubeconfig.exists() else None) or {}
         return str(told.get("current-context") or f"{run.cluster.name}.{run.cluster.region}.eksctl.io")
+
+    def identity(self, run: Run, seen: dict[str, str]) -> dict[str, str]:
+        """The hash of the ARN; AWS's cluster of that name and the kubeconfig's must be one, and its nodes in EC2."""
+        from gpurunbook.stages import nodes
+        return identity.same(self.account(run.cluster.region), run.cluster.name, seen["server"], nodes.observe(run))
+
+    def permit(self, run: Run, command: Command) -> None:
+        if Path(command.argv[0]).name == "eksctl" or any(word.startswith("gpurunbook.targets.eks.") for word in command.argv):
+            self._same_account(run)
 
     def observe(self, run: Run) -> EksState:
         self._same_account(run)

@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
-import yaml
+
+from gpurunbook import yaml_file
 
 Object = dict[str, Any]
 """A Kubernetes object as the API server sends it."""
@@ -44,7 +45,7 @@ class Api:
     """
 
     def __init__(self, kubeconfig: Path) -> None:
-        config = yaml.safe_load(kubeconfig.read_text())
+        config = yaml_file.load(kubeconfig)
         context = next(c["context"] for c in config["contexts"] if c["name"] == config["current-context"])
         cluster = next(c["cluster"] for c in config["clusters"] if c["name"] == context["cluster"])
         user = next(u["user"] for u in config["users"] if u["name"] == context["user"])

@@ -24,8 +24,8 @@ from gpurunbook.command import Command
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.plan import Check, Plan
 from gpurunbook.programs.eksctl import Eksctl
-from gpurunbook.targets import ClusterState, Part, Target, Wishes
-from gpurunbook.targets.rehearsal import images, jail, kwok, nodes, pace, weights
+from gpurunbook.targets import ROLE_A, ClusterState, Part, Target, Wishes
+from gpurunbook.targets.rehearsal import access, images, jail, kwok, nodes, pace, weights
 from gpurunbook.targets.rehearsal.world import World
 from gpurunbook.targets.rehearsal.world import file as world_file
 from gpurunbook.targets.rehearsal.world import load as load_world
@@ -73,7 +73,8 @@ class Rehearsal(Target):
         return max(load_world(world_file(run.folder)).pace, LEAST_PATIENCE)
 
     def context(self, run: Run) -> str:
-        return f"kwok-{run.id}"
+        admin = f"kwok-{run.id}"
+        return access.context(admin) if run.stage in ROLE_A else admin
 
     def environment(self, run: Run) -> dict[str, str]:
         return {"KWOK_WORKDIR": str(run.folder / "rehearsal")}
@@ -183,6 +184,9 @@ class Rehearsal(Target):
                               next=f"gpurunbook teardown --run-id {run.id}, or begin another run, with that pace")
         seed = int(hashlib.sha256(run.id.encode()).hexdigest()[:8], 16)
         return replace(found, pace=wished or found.pace, seed=found.seed or seed)
+
+    def grant(self, run: Run) -> Plan:
+        return access.plan(run, self._work(run) / "pki")
 
     def delete(self, run: Run, state: ClusterState) -> Plan:
         # The pod host goes first: it ends its pods before the API server they report to is gone.

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from gpurunbook.targets.rehearsal import memory, probes, rootfs, spec
+from gpurunbook.targets.rehearsal import limits, memory, probes, rootfs, spec
 from gpurunbook.targets.rehearsal.api import Object
 from gpurunbook.targets.rehearsal.images import Image
 from gpurunbook.targets.rehearsal.jail import Bind, Jail, interpreter, search_path, uid_for, without
-from gpurunbook.targets.rehearsal.logs import LogFile
+from gpurunbook.targets.rehearsal.logs import LogFile, rotated
 from gpurunbook.targets.rehearsal.mounts import Mounts
 from gpurunbook.targets.rehearsal.pod_status import ContainerState, lost, now, running, terminated, waiting
 from gpurunbook.targets.rehearsal.process import Exit, Process
@@ -102,7 +103,9 @@ class Container:
         words = spec.command(self.entry, self.image, variables) or IDLE
         self.jail = self._jail(self.image, volumes, variables)
         lines = LogFile(self.log())
-        self._log(self.state.restarts - KEPT_LOGS).unlink(missing_ok=True)
+        old = self._log(self.state.restarts - KEPT_LOGS)
+        for path in (old, rotated(old)):
+            path.unlink(missing_ok=True)
         try:
             process = self._process = Process.start(self.jail, words)
         except OSError as error:
@@ -145,17 +148,17 @@ class Container:
                       self._pod["metadata"]["name"], self.name, exc_info=error)
 
     async def clean(self) -> None:
-        """Remove the files of its start before. In a thread: they may be many."""
+        """Remove the files of its start before. In a thread: on a disk they may be many."""
+        self._machine.mounts.drop(self._root)
         await asyncio.to_thread(rootfs.remove, self._root)
 
     async def _hold(self) -> None:
-        """Kill all of it when it uses more memory than its limit."""
-        most = memory.limit(self.entry)
-        if most is not None:
-            await memory.exceeded(lambda: [one.init for one in self._processes() if one.init is not None], most)
-            self._oom = True
-            for process in self._processes():
-                process.kill()
+        """Kill all of it when it uses more memory than it gets."""
+        most = limits.memory(memory.limit(self.entry))
+        await memory.exceeded(lambda: [one.init for one in self._processes() if one.init is not None], most)
+        self._oom = True
+        for process in self._processes():
+            process.kill()
 
     @staticmethod
     async def _drain(process: Process, lines: LogFile) -> Exit:
@@ -169,7 +172,7 @@ class Container:
     def _jail(self, image: Image, volumes: Mapping[str, spec.Volume], variables: Mapping[str, str]) -> Jail:
         metadata, machine = self._pod["metadata"], self._machine
         pod = machine.pods / metadata["uid"]
-        workdir = self.entry.get("workingDir") or image.workdir
+        workdir = os.path.normpath(PurePosixPath("/", self.entry.get("workingDir") or image.workdir))
         binds = [Bind(str(path), dest) for dest, path in rootfs.make_etc(pod / "etc", metadata["name"]).items()]
         binds += [Bind(path, path) for path in interpreter()]
         binds += without(image.lacks)
@@ -177,10 +180,13 @@ class Container:
             binds.append(Bind(str(machine.model), image.model))
         for volume, below, dest, writable in spec.mounts(self.entry, volumes):
             binds.append(Bind(str(pod / "volumes" / volume.name / below), dest.rstrip("/") or "/", writable))
+        if "/dev/shm" not in (bind.dest for bind in binds):  # noqa: S108
+            binds.append(Bind(str(pod / "shm"), "/dev/shm", True))  # noqa: S108
+            rootfs.give(machine.mounts.make(pod / "shm", limits.SHM), None, 0o1777)
         self._folder.mkdir(mode=0o711, exist_ok=True)
         own = rootfs.own_folders([bind.dest for bind in binds if not bind.dest.startswith("/etc/")], workdir)
         binds += [Bind(str(path), dest, True)
-                  for dest, path in rootfs.make_own(self._root, own, self.uid).items()]
+                  for dest, path in rootfs.make_own(machine.mounts.make(self._root, limits.FOLDER), own, self.uid).items()]
         return Jail(
             bwrap=machine.mounts.source(machine.bwrap),
             binds=tuple(Bind(machine.mounts.source(bind.source), bind.dest, bind.writable) for bind in binds),

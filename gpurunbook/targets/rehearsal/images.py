@@ -8,8 +8,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
+from gpurunbook import yaml_file
 from gpurunbook.errors import ConfigError
 
 KEYS = {"workdir", "environment", "command", "model", "gigabytes", "pull_error", "lacks"}
@@ -51,9 +50,9 @@ def load(path: Path, extra: Mapping[str, Mapping[str, Any]] = MappingProxyType({
         ConfigError: the file is missing, is not YAML, or says something that no image has.
     """
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError("The rehearsal's image map cannot be read", where=str(path), next=str(error)) from error
+        found = yaml_file.load(path)
+    except ConfigError as error:
+        raise ConfigError("The rehearsal's image map cannot be read", where=str(path), next=error.what) from error
     if not isinstance(found, dict) or not found:
         raise ConfigError("The rehearsal's image map names no image", where=str(path),
                           next="write at least one `image: {workdir: /path}`")

@@ -5,28 +5,35 @@ read-only, and of its pod's own folders; a process table, host name, user namesp
 of the host's variables. Without bubblewrap and user namespaces nothing runs: there is no unjailed fallback.
 
 Started by root, processes are dropped to an unused uid per pod *before* bubblewrap, because RLIMIT_NPROC does not bind
-the real uid 0 and because an escape must not land at root. `mounts.py` says how such a uid reaches files under /root.
+the real uid 0 and because an escape must not land at root. `mounts.py` says how such a uid reaches files under /root,
+`seccomp.py` which system calls there are, `limits.py` how much of the machine.
+
+What it does not protect from: a flaw in this machine's kernel, which is shared; what lies in /usr and in Python's
+prefixes, all of which pods can read (a token in a pip.conf there too), and the host's paths in /proc/self/mountinfo; the
+kernel's own memory and the CPU (limits.py); and, for an ordinary user, one pod from another's processes in number, and
+our user's files from a program that has escaped: no uid lies between.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import pwd
-import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from gpurunbook.errors import RunbookError
+from gpurunbook.targets.rehearsal import seccomp
 
 UID, GID = 1000, 1000  # of every process, as the pod sees itself
 UNUSED_UIDS = (1_900_000_000, 100_000_000)  # first, count: in the range that systemd's UIDS-GIDS lists as unused
 SMALL_UIDS = (62_000, 3_000)  # where only 65,536 uids exist (containers)
-PROCESSES, FILES, FILE_BYTES = 2048, 65_536, 64 << 30
 SYSCTLS = ("kernel/apparmor_restrict_unprivileged_userns", "kernel/unprivileged_userns_clone",
            "user/max_user_namespaces")
 # What lies over a program that an image lacks: nothing that can be executed, and no regular file.
@@ -70,32 +77,50 @@ class Jail:
             words += ["--bind" if bind.writable else "--ro-bind", bind.source, bind.dest]
         for name, value in {**({"TERM": "xterm"} if tty else {}), **self.environment}.items():
             words += ["--setenv", name, value]
-        return [*words, "--remount-ro", "/", "--chdir", "/"]
+        # /dev is a tmpfs of half the machine's memory, with a writable /dev/shm in it unless one is bound.
+        return [*words, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
 
     def spawn(self, command: Sequence[str], *, stdin: int | IO[Any], stdout: int | IO[Any], stderr: int | IO[Any],
-              tty: bool = False, status: int | None = None) -> subprocess.Popen[bytes]:
+              tty: bool = False, status: int | None = None, go: int | None = None) -> subprocess.Popen[bytes]:
         """Start a command in the jail; the Popen is bubblewrap's, and killing it ends all that runs in the jail.
 
         It ends with the command's exit code, 128 + n for a command ended by signal n. `status` is a file descriptor to
         which bubblewrap writes JSON lines: `child-pid` (its init, as the host counts), and `exit-code` only if the
-        command was reached; without it the exit code is bubblewrap's own failure, explained on stderr.
+        command was reached; without it the exit code is bubblewrap's own failure, explained on stderr. `go` is one from
+        which the jail reads a byte before it starts the command.
+
+        Raises:
+            OSError: the machine has no room for a process; a NUL in a word, which would be more of bubblewrap's options.
         """
-        options = self.options(tty=tty)
-        if status is not None:
-            options += ["--json-status-fd", str(status)]
-        # Through a descriptor: on a command line every user of the machine could read the pod's variables.
-        args = os.memfd_create("bwrap-args")
-        try:
-            os.write(args, b"".join(os.fsencode(word) + b"\0" for word in options))
-            os.lseek(args, 0, os.SEEK_SET)
+        options, descriptors = self.options(tty=tty), [fd for fd in (status, go) if fd is not None]
+        if any("\0" in word for word in (*options, self.workdir, *command)):
+            raise OSError(errno.EINVAL, "a NUL in its command, variables or paths")
+        options += [] if status is None else ["--json-status-fd", str(status)]
+        options += [] if go is None else ["--block-fd", str(go)]
+        with contextlib.ExitStack() as opened:
+            if (rules := seccomp.here()) is not None:
+                descriptors.append(opened.enter_context(_given("seccomp", rules)))
+                options += ["--seccomp", str(descriptors[-1])]
+            # Through a descriptor: on a command line every user of the machine could read the pod's variables.
+            args = opened.enter_context(_given("bwrap-args", b"".join(os.fsencode(word) + b"\0" for word in options)))
             return subprocess.Popen(
                 [self.bwrap, "--args", str(args), "--", *(LAUNCH_TTY if tty else LAUNCH), self.workdir, *command],
                 stdin=stdin, stdout=stdout, stderr=stderr, env=marker(), start_new_session=True,
-                pass_fds=[args] if status is None else [args, status],
-                user=self.uid, group=self.uid, extra_groups=None if self.uid is None else [],
+                pass_fds=[args, *descriptors], user=self.uid, group=self.uid,
+                extra_groups=None if self.uid is None else [],
             )
-        finally:
-            os.close(args)
+
+
+@contextlib.contextmanager
+def _given(name: str, data: bytes) -> Iterator[int]:
+    """A descriptor from which a child reads these bytes."""
+    descriptor = os.memfd_create(name)
+    try:
+        os.write(descriptor, data)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def marker() -> dict[str, str]:
@@ -196,31 +221,6 @@ def uid_for(pod_uid: str) -> int | None:
 def _mapped(uid: int) -> bool:
     ranges = [tuple(map(int, line.split())) for line in Path("/proc/self/uid_map").read_text().splitlines()]
     return any(first <= uid < first + count for first, _, count in ranges)
-
-
-def limit() -> None:
-    """Set the limits that every jailed process inherits; call once, in the process that spawns.
-
-    Processes are counted per uid: root's pods each have their own, an ordinary user's share it with all they run.
-    """
-    def lower(kind: int, value: int) -> None:
-        _, hard = resource.getrlimit(kind)
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (value, value))
-
-    shared = uid_for("0") is None
-    mine = sum(_threads(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit()) if shared else 0
-    lower(resource.RLIMIT_NPROC, mine + PROCESSES)
-    lower(resource.RLIMIT_NOFILE, FILES)
-    lower(resource.RLIMIT_FSIZE, FILE_BYTES)
-    lower(resource.RLIMIT_CORE, 0)
-
-
-def _threads(process: Path) -> int:
-    try:
-        return len(list((process / "task").iterdir())) if process.stat().st_uid == os.geteuid() else 0
-    except OSError:
-        return 0  # it ended meanwhile
 
 
 def probe() -> None:

@@ -8,8 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from gpurunbook import yaml_file
 from gpurunbook.targets.rehearsal import pace
 from gpurunbook.targets.rehearsal.world import World
 
@@ -68,7 +67,7 @@ def configuration(programs: Mapping[str, str], sockets: Path, pki: Path) -> dict
 def stages(path: Path, ours: Collection[str], world: World) -> list[dict[str, Any]]:
     """The Stages of a file, told to leave alone the pods with an image of `ours`: the pod host runs these."""
     otherwise = pace.duration(pace.seconds("pod", world))
-    found: list[dict[str, Any]] = list(yaml.safe_load_all(path.read_text().replace(STARTS_OTHERWISE, otherwise)))
+    found: list[dict[str, Any]] = yaml_file.parse_all(yaml_file.text(path).replace(STARTS_OTHERWISE, otherwise), path)
     for stage in found:
         if stage["spec"]["resourceRef"]["kind"] == "Pod":
             stage["spec"]["selector"]["matchExpressions"].append(

@@ -53,8 +53,13 @@ class LogFile:
         self._file.flush()
         if self._file.tell() > ROTATE:
             self._file.close()
-            os.replace(self.path, self.path.with_name(self.path.name + ".1"))
+            os.replace(self.path, rotated(self.path))
             self._file = self.path.open("ab")
+
+
+def rotated(path: Path) -> Path:
+    """Where a log's lines before the newest 10 MiB are."""
+    return path.with_name(path.name + ".1")
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,16 @@
 """Memory limits: a container that uses more than its limit is killed as a whole, as by a kernel with memory.oom.group.
 
-Most machines give us no cgroup to write to, so the pod host looks. What counts is anonymous memory, heap and stacks:
-the model's weights are mapped from one shared file, and a kernel too drops pages of files before it kills. A look is
-taken five times a second, so a program can pass its limit for that long; where processes share much memory, which only
-an exact look tells, for two seconds.
+Most machines give us no cgroup to write to, so the pod host looks. What counts is heap, stacks and memory shared between
+processes: the model's weights are mapped from one shared file, and a kernel too drops pages of files before it kills.
+(Of a file on a tmpfs each page mapped counts.) A look is taken five times a second, so a program can pass its limit for
+that long; where processes share much memory, which only an exact look tells, for two seconds. Not seen is shared memory
+that a program keeps without having it mapped in a page table (MADV_DONTNEED on a shared mapping).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,7 +19,8 @@ from gpurunbook.targets.rehearsal.api import Object
 
 PAUSE, MOST_PAUSE = 0.2, 2.0  # seconds between two looks, and at most between two exact ones
 PROC = Path("/proc")
-PAGE = os.sysconf("SC_PAGE_SIZE")
+RESIDENT = re.compile(r"^Rss(?:Anon|Shmem):\s+(\d+) kB", re.M)
+SHARES = re.compile(r"^Pss_(?:Anon|Shmem):\s+(\d+) kB", re.M)
 UNITS = {"": 1, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
          "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60}
 
@@ -83,16 +84,15 @@ def _exactly(pids: Sequence[int]) -> int:
 
 
 def anonymous(pid: int) -> int:
-    """Resident bytes of no file. A page that a fork shares counts in each: cheap, and never too little."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        words = Path(f"/proc/{pid}/statm").read_text().split()
-        return (int(words[1]) - int(words[2])) * PAGE
+    """Resident bytes of no file on disk. A page that a fork shares counts in each: cheap, and never too little."""
+    with contextlib.suppress(OSError):
+        return sum(int(found) << 10 for found in RESIDENT.findall(Path(f"/proc/{pid}/status").read_text()))
     return 0
 
 
 def exact(pid: int) -> int:
     """The same with shared pages divided among those that share them: exact, and slow for a large process."""
     with contextlib.suppress(OSError):
-        if found := re.search(r"^Pss_Anon:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M):
-            return int(found[1]) << 10
+        if found := SHARES.findall(Path(f"/proc/{pid}/smaps_rollup").read_text()):
+            return sum(int(one) << 10 for one in found)
     return anonymous(pid)

@@ -99,6 +99,7 @@ class Pod:
             publisher.cancel()
             await asyncio.gather(publisher, return_exceptions=True)
             await self._delete()
+            self._host.machine.mounts.drop(self._folder)
             await asyncio.to_thread(rootfs.remove, self._folder)
         finally:
             for task in (publisher, life, ending):
@@ -136,7 +137,7 @@ class Pod:
             try:
                 self._maps = await self._config_maps()
                 for volume in spec.volumes(self.object, self._maps):
-                    rootfs.make_volume(self._folder / "volumes" / volume.name, volume.files, uid)
+                    self._make_volume(volume, uid)
                     self._volumes[volume.name] = volume
                 return
             except spec.NotNow as reason:
@@ -144,6 +145,13 @@ class Pod:
                 for container in (*self._init, *self._containers):
                     container.wait_for(reason.reason, reason.message)
             await self._pause(RETRY)
+
+    def _make_volume(self, volume: spec.Volume, uid: int | None) -> None:
+        folder = self._folder / "volumes" / volume.name
+        if volume.files is None:
+            rootfs.give(self._host.machine.mounts.make(folder, volume.size), uid, 0o777)
+        else:
+            rootfs.make_files(folder, volume.files)
 
     async def _config_maps(self) -> dict[str, Object]:
         found, namespace = {}, self.object["metadata"]["namespace"]

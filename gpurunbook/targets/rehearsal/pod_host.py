@@ -20,11 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-import yaml
 from aiohttp import web
 
-from gpurunbook.errors import RunbookError
-from gpurunbook.targets.rehearsal import cloud, flapping, jail, logs, pki, world
+from gpurunbook.errors import ConfigError, RunbookError
+from gpurunbook.targets.rehearsal import cloud, flapping, jail, limits, logs, pki, world
 from gpurunbook.targets.rehearsal import exec as execution
 from gpurunbook.targets.rehearsal.api import Api
 from gpurunbook.targets.rehearsal.container import Container, Machine
@@ -74,7 +73,7 @@ def machine(settings: Settings) -> Machine:
     if unreadable and jail.uid_for("0") is not None:
         raise RunbookError("Pods could not read the model: they run as other users", where=str(unreadable[0]),
                            next=f"chmod -R a+rX {settings.model}")
-    jail.limit()
+    limits.inherit(shared=jail.uid_for("0") is None)
     mounts = Mounts.set([*jail.interpreter(), bwrap, str(settings.model), str(settings.pods)])
     there = world.load(settings.world) if settings.world else world.World()
     return Machine(bwrap, mounts, settings.pods, settings.model, load(settings.images, there.images), there)
@@ -209,7 +208,7 @@ def connect(kubeconfig: Path) -> Api | None:
     """The API server that a kubeconfig names, or None while the file is not there or half written."""
     try:
         return Api(kubeconfig)
-    except (OSError, yaml.YAMLError, KeyError, TypeError, StopIteration):
+    except (OSError, ConfigError, KeyError, TypeError, StopIteration):
         return None
 
 

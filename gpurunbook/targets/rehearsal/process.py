@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import logging
 import os
 import pty
 import signal
@@ -22,9 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
-from gpurunbook.targets.rehearsal import memory
+from gpurunbook.targets.rehearsal import limits, memory
 from gpurunbook.targets.rehearsal.jail import Jail
 
+log = logging.getLogger(__name__)
 CHUNK = 1 << 16  # bytes: a pipe's capacity
 
 
@@ -51,10 +53,13 @@ class Process:
     stdin: int | None = None
     stdout: int | None = None
     stderr: int | None = None
+    init: int | None = None
+    """The jail's process 1, as the host counts; None before there is one. Not for a process that has ended."""
 
-    def __init__(self, jail: Jail, bwrap: subprocess.Popen[bytes], status: int) -> None:
+    def __init__(self, jail: Jail, bwrap: subprocess.Popen[bytes], status: int, go: int | None = None) -> None:
         self.jail = jail
         self._bwrap, self._status, self._said, self._killing = bwrap, status, b"", False
+        self._go = go  # the jail waits for a byte from it, until its limits are set
         self._init_fd: int | None = None  # by it a signal reaches the jail's init and never a later process of its pid
         self._ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._pidfd = os.pidfd_open(bwrap.pid)
@@ -78,7 +83,7 @@ class Process:
                 return other
 
             try:
-                status = pipe("status", we_read=True)
+                status, go = pipe("status", we_read=True), pipe("go", we_read=False)
                 if tty:
                     ours["stdin"], terminal = pty.openpty()
                     theirs.callback(os.close, terminal)
@@ -86,18 +91,18 @@ class Process:
                     if jail.uid is not None:
                         os.fchown(terminal, jail.uid, jail.uid)
                     bwrap = jail.spawn(command, stdin=terminal, stdout=terminal, stderr=terminal, tty=True,
-                                       status=status)
+                                       status=status, go=go)
                 else:
                     bwrap = jail.spawn(command, stdin=pipe("stdin", we_read=False) if stdin else subprocess.DEVNULL,
                                        stdout=pipe("stdout", we_read=True), stderr=pipe("stderr", we_read=True),
-                                       status=status)
+                                       status=status, go=go)
             except BaseException:
                 for descriptor in ours.values():
                     os.close(descriptor)
                 raise
         for descriptor in ours.values():
             os.set_blocking(descriptor, False)
-        process = cls(jail, bwrap, ours.pop("status"))
+        process = cls(jail, bwrap, ours.pop("status"), ours.pop("go"))
         for name, descriptor in ours.items():
             setattr(process, name, descriptor)
         return process
@@ -110,6 +115,7 @@ class Process:
         """Send a signal to the program itself (bubblewrap would not pass it on)."""
         if self._ended.done():
             return
+        self._hear()
         init = self.init
         try:
             if init is None or self._init_fd is None:
@@ -132,14 +138,26 @@ class Process:
 
     def _hear(self) -> None:
         """Take hold of the init as soon as bubblewrap says which it is; it says so or ends. End it if that is due."""
-        if self._init_fd is None and (init := self.init) is not None:
+        if self._init_fd is None and (init := self._statements().get("child-pid")) is not None:
+            self.init = init
             asyncio.get_running_loop().remove_reader(self._status)
             # Until bubblewrap has been waited for nobody else has its pid, so what is its child is the jail's init.
             with contextlib.suppress(ProcessLookupError), _pidfd(init, self._bwrap.pid) as found:
                 self._init_fd = os.dup(found)
+                self._let_go(init)
         if self._killing and self._init_fd is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._init_fd, signal.SIGKILL)
+
+    def _let_go(self, init: int) -> None:
+        """Limit the jail, and have it start its program; end it if it cannot be limited."""
+        if self._go is not None and not self._killing:
+            try:
+                limits.hold(init, shared=self.jail.uid is None)
+                os.write(self._go, b"\0")
+            except OSError:
+                log.exception("a jail could not be limited, so nothing runs in it")
+                self._killing = True
 
     def resize(self, rows: int, columns: int) -> None:
         """Set the terminal's size, in characters; the program gets SIGWINCH."""
@@ -159,11 +177,6 @@ class Process:
                 os.close(descriptor)
                 setattr(self, name, None)
 
-    @property
-    def init(self) -> int | None:
-        """The jail's process 1, as the host counts; None before there is one. Not for a process that has ended."""
-        return self._statements().get("child-pid")
-
     def _statements(self) -> dict[str, int]:
         """What bubblewrap has said of the jail until now."""
         with contextlib.suppress(BlockingIOError):
@@ -178,10 +191,10 @@ class Process:
         loop.remove_reader(self._status)
         code = self._bwrap.wait()
         jailed = self._killing or code < 0 or "exit-code" in self._statements()
-        for descriptor in (self._pidfd, self._status, self._init_fd):
+        for descriptor in (self._pidfd, self._status, self._init_fd, self._go):
             if descriptor is not None:
                 os.close(descriptor)
-        self._init_fd = None
+        self._init_fd = self._go = None
         self.alive.discard(self)
         self._ended.set_result(Exit(128 - code if code < 0 else code, jailed))
 

@@ -1,9 +1,12 @@
 """The files of a container: its own writable folders and the little of /etc that it has, on disk under the pods folder.
 
     <pods>/<pod uid>/etc/                   passwd, group, hosts, hostname; read-only
+    <pods>/<pod uid>/shm/                   /dev/shm, shared by the pod's containers
     <pods>/<pod uid>/volumes/<name>/        emptyDirs and ConfigMaps, shared by the pod's containers
     <pods>/<pod uid>/<container>/root/      its own folders, fresh at each start
     <pods>/<pod uid>/<container>/<n>.log    what start n wrote
+
+What pods write is not on disk (mounts.py): shm, emptyDirs and root are each a tmpfs, and end with the pod host.
 
 Only what is bound is reachable from a jail; folders above are root's. bubblewrap makes missing mount points while the
 host's root is still there, and follows links, so a program that plants one on the way to a mount point could have a
@@ -47,16 +50,16 @@ def own_folders(mounts: Iterable[str], workdir: str) -> list[str]:
 
 
 def make_own(folder: Path, folders: Iterable[str], uid: int | None) -> dict[str, Path]:
-    """Make a container's own folders, empty. Returns them by their path in the container."""
-    remove(folder)
-    folder.mkdir(mode=0o711)
+    """Make a container's own folders in an empty folder. Returns them by their path in the container."""
     made = {}
     for number, dest in enumerate(folders):
         made[dest] = folder / str(number)
-        _folder(made[dest], uid, 0o1777 if dest == "/tmp" else 0o755)  # noqa: S108
+        made[dest].mkdir()
+        give(made[dest], uid, 0o1777 if dest == "/tmp" else 0o755)  # noqa: S108
         for below in map(PurePosixPath, SUBFOLDERS):
             if str(below.parent) == dest:
-                _folder(made[dest] / below.name, uid, 0o1777)
+                (made[dest] / below.name).mkdir()
+                give(made[dest] / below.name, uid, 0o1777)
     return made
 
 
@@ -76,12 +79,9 @@ def make_etc(folder: Path, hostname: str) -> dict[str, Path]:
     return {f"/etc/{name}": folder / name for name in texts}
 
 
-def make_volume(folder: Path, files: Mapping[str, bytes] | None, uid: int | None) -> None:
-    """Make a volume unless it is there: an emptyDir of the pod's, or a ConfigMap's files, which stay ours."""
+def make_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a ConfigMap's files, which stay ours, unless they are there."""
     if folder.exists():
-        return
-    if files is None:
-        _folder(folder, uid, 0o777)
         return
     folder.mkdir(mode=0o755)
     for name, data in files.items():
@@ -105,8 +105,8 @@ def remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _folder(path: Path, uid: int | None, mode: int) -> None:
-    path.mkdir()
+def give(path: Path, uid: int | None, mode: int) -> None:
+    """Make a folder a pod's."""
     path.chmod(mode)
     if uid is not None:
         os.chown(path, uid, uid)

@@ -11,9 +11,12 @@ import base64
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from gpurunbook.targets.rehearsal.api import Object
 from gpurunbook.targets.rehearsal.images import Image
+from gpurunbook.targets.rehearsal.limits import FOLDER
+from gpurunbook.targets.rehearsal.memory import quantity
 
 ADDRESS = "127.0.0.1"  # of every node and pod
 CONFIG_ERROR = "CreateContainerConfigError"
@@ -29,10 +32,12 @@ class NotNow(Exception):
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume that a container mounts. `files` is None for an emptyDir, else a ConfigMap's bytes by file name."""
+    """A volume that a container mounts. `files` is None for an emptyDir of at most `size` bytes, else a ConfigMap's bytes
+    by file name."""
 
     name: str
     files: Mapping[str, bytes] | None
+    size: int = FOLDER
 
 
 def config_maps(pod: Object) -> set[str]:
@@ -51,7 +56,8 @@ def volumes(pod: Object, maps: Mapping[str, Object]) -> Iterator[Volume]:
     for volume in pod["spec"].get("volumes", []):
         name = volume["name"]
         if "emptyDir" in volume or name.startswith("kube-api-access-"):
-            yield Volume(name, None)
+            asked = (volume.get("emptyDir") or {}).get("sizeLimit")
+            yield Volume(name, None, FOLDER if asked is None else min(quantity(str(asked)), FOLDER))
         elif "configMap" in volume:
             yield Volume(name, _files(volume["configMap"], maps))
         else:
@@ -89,6 +95,9 @@ def mounts(container: Object, found: Mapping[str, Volume]) -> Iterator[tuple[Vol
             raise NotNow(CONFIG_ERROR, f"volume {volume.name}: a rehearsal has subPath on ConfigMaps only")
         if below and below not in (volume.files or {}):
             raise NotNow(CONFIG_ERROR, f"volume {volume.name}: there is no {below} in it")
+        path = PurePosixPath(mount["mountPath"])
+        if not path.is_absolute() or ".." in path.parts:  # bubblewrap would make it outside of the jail
+            raise NotNow(CONFIG_ERROR, f"volume {volume.name}: mountPath {path} is no plain absolute path")
         yield volume, below, mount["mountPath"], volume.files is None and not mount.get("readOnly", False)
 
 

@@ -1,0 +1,1 @@
+"""Hostile and careless input, through the paths that people use: `python -m tests.abuse`, or `make abuse`."""
