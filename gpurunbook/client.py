@@ -17,7 +17,7 @@ import kubernetes
 from kubernetes.client import ApiException
 from kubernetes.config import kube_config
 from kubernetes.config.exec_provider import ExecProvider
-from urllib3.exceptions import HTTPError, NewConnectionError
+from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
 
 from gpurunbook import again
 from gpurunbook.errors import RunbookError
@@ -54,8 +54,10 @@ class Client(kubernetes.client.ApiClient):  # type: ignore[misc]
         while True:
             error, asked, status = None, 0.0, 0
             try:
-                answer = super().call_api(method, url, header_params, body, post_params, _request_timeout or SECONDS)
-                answer.read()
+                limit = _request_timeout or SECONDS
+                tried = time.monotonic()
+                answer = super().call_api(method, url, header_params, body, post_params, limit)
+                answer.data = _whole(answer.response, tried + (sum(limit) if isinstance(limit, tuple) else limit))
                 status = answer.status
                 asked = seconds(answer.headers.get("Retry-After"))
             except (HTTPError, ApiException) as problem:  # ApiException: how the library wraps a failure of TLS
@@ -70,10 +72,22 @@ class Client(kubernetes.client.ApiClient):  # type: ignore[misc]
             time.sleep(wait)
 
 
+def _whole(response: Any, deadline: float) -> bytes:
+    """The body. urllib3 bounds each wait, and not their sum: a server that sends a byte a second would be read for ever."""
+    data = bytearray()
+    while chunk := response.read1(1 << 20):
+        data += chunk
+        if time.monotonic() > deadline:
+            response.close()
+            raise ReadTimeoutError(response._pool, response.url, "the answer came too slowly to be waited for")
+    response.release_conn()
+    return bytes(data)
+
+
 class _Bounded(ExecProvider):  # type: ignore[misc]
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.args: list[str] = [sys.executable, "-m", "gpurunbook.bounded", f"{SIGN_IN_SECONDS:g}", *self.args]
+        self.args: list[str] = [sys.executable, "-P", "-m", "gpurunbook.bounded", f"{SIGN_IN_SECONDS:g}", *self.args]
 
 
 kube_config.ExecProvider = _Bounded  # it has no parameter for this, and waits without end

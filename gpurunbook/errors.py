@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpurunbook.masking import hide
+from gpurunbook.show import clean
 
 if TYPE_CHECKING:
     from gpurunbook.command import Result
@@ -25,7 +25,8 @@ class RunbookError(Exception):
     """
 
     def __init__(self, what: str, *, where: str = "", next: str = "") -> None:
-        self.what, self.where, self.next = hide(what), hide(where), hide(next)
+        # papermill, logs and other people's programs print an error as it is, and a program's last words are in it.
+        self.what, self.where, self.next = clean(what), clean(where), clean(next)
         super().__init__(self.what)
 
     def __str__(self) -> str:
@@ -38,8 +39,7 @@ class RunbookError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """IPython's hook: a notebook shows the three answers, the journal keeps the traceback."""
-        from gpurunbook.show import clean
-        return [clean(line) for line in f"{type(self).__name__}: {self}".splitlines()]
+        return f"{type(self).__name__}: {self}".splitlines()
 
 
 class ConfigError(RunbookError):

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from gpurunbook.files import write
-from gpurunbook.masking import hide
+from gpurunbook.masking import hide, hide_json
 
 PICTURE = re.compile(r'("image/png": "iVBORw0KGgo[A-Za-z0-9+/=\\n]*")')
 """A chart, which takes longer to look through than all the rest, and of which no part is text."""
@@ -19,7 +19,13 @@ PICTURE = re.compile(r'("image/png": "iVBORw0KGgo[A-Za-z0-9+/=\\n]*")')
 
 def masked(text: str) -> str:
     """`hide`, but for pictures, and for what one cell printed also as a whole."""
-    return "".join(part if i % 2 else hide(part) for i, part in enumerate(PICTURE.split(_joined(text))))
+    joined = _joined(text)
+    hidden = "".join(part if i % 2 else hide(part) for i, part in enumerate(PICTURE.split(joined)))
+    try:
+        json.loads(hidden)
+    except ValueError:  # a bare number went: it would be no notebook any more
+        return hide_json(joined)
+    return hidden
 
 
 def _joined(text: str) -> str:

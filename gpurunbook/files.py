@@ -27,6 +27,8 @@ def whole(path: Path, data: bytes) -> None:
         with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             os.fchmod(file.fileno(), 0o600)  # one that a killed process left may be open to others
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # or it may be empty after a power cut
         making.replace(path)
     except OSError as error:
         with suppress(OSError):

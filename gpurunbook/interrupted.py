@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 
 import psutil
 
 from gpurunbook import processes
 from gpurunbook.command import end_group
+from gpurunbook.errors import RunbookError
 from gpurunbook.journal import Journal, Record
 from gpurunbook.processes import Process
 
 VARIABLE = "GPURUNBOOK_INTENT"
 """In the environment of every program of ours: the id of the intent that started it."""
+PATIENCE = 3.0
+"""Seconds in which a notebook's kernel ends whose walk was killed: it looks for it once a second."""
+
+
+def wait_for_others(journal: Journal) -> None:
+    """For who has the run's lock: a kernel whose walk was killed may live for another second.
+
+    Raises:
+        RunbookError: another process is in the middle of an act all the same.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while others := [intent for intent in journal.in_flight() if intent["changes"] and intent["by"]["pid"] != os.getpid()
+                     and Process(**intent["by"]).alive]:
+        if time.monotonic() > deadline:
+            pid = others[0]["by"]["pid"]
+            raise RunbookError(f"process {pid} is at work on this run without its lock: {others[0]['shown']}",
+                               where=str(journal.path), next=f"wait until it is done, or end it (kill {pid})")
+        time.sleep(0.1)
 
 
 def close(journal: Journal) -> list[Record]:
@@ -39,6 +59,7 @@ def _started(journal: Journal, intent: Record) -> Process | None:
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
             found = psutil.Process(process.pid)
             if (found.environ().get(VARIABLE) == intent["id"] and os.getsid(process.pid) == process.pid
-                    and found.cmdline()[:1] == intent["argv"][:1]):
+                    # A script shows its interpreter first. A daemon that the program left has another name.
+                    and intent["argv"][0] in found.cmdline()[:3]):
                 return process
     return None

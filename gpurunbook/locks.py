@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -70,6 +70,20 @@ def held(folder: Path, what: str) -> Iterator[None]:
                 os.environ[VARIABLE] = before
 
 
+def still(folder: Path) -> None:
+    """Raises RunbookError when the walk under whose lock we work is gone: somebody else may begin at any moment."""
+    who = os.environ.get(VARIABLE, "")
+    if not who or _told(who)[1] == os.getpid():
+        return
+    with (folder / "lock").open() as lock:
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            who = ""  # nobody holds it
+        if not who or lock.read() != who:
+            raise RunbookError(f"the walk of run {folder.name} that began this notebook is gone; nothing more was begun",
+                               where=str(folder / "lock"), next="gpurunbook run, which goes on from here")
+
+
 def _taken(lock: IO[str]) -> bool:
     deadline = time.monotonic() + WAIT
     while True:
@@ -81,6 +95,9 @@ def _taken(lock: IO[str]) -> bool:
                 return False
             lock.seek(0)
             time.sleep(LOOK)
+        except OSError as error:  # a file system that has no locks
+            raise RunbookError(f"there can be no lock at {lock.name}: {error.strerror}", where=lock.name,
+                               next="put the checkout on a disk of this machine; nothing was begun") from error
         else:
             return True
 

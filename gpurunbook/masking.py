@@ -13,21 +13,24 @@ import os
 import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any, NoReturn
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 HIDDEN = "[hidden]"
 SHORTEST = 8
 """Characters below which a value is no secret worth the damage of hiding each of its occurrences."""
 PIECE = 12
 """Characters of a known secret by which a part of it is recognised, where it was cut in two."""
-SECRET_NAME = re.compile(r"SECRET|TOKEN(?!I)|PASSW|PASSPHRASE|CREDENTIAL|API_?KEY|ACCESS_KEY|PRIVATE_KEY", re.IGNORECASE)
-NOT_SECRET = re.compile(r"(_FILE|_PATH|_DIR|_DIRECTORY|_URI|_URL)$|^GOOGLE_APPLICATION_CREDENTIALS$", re.IGNORECASE)
+SECRET_NAME = re.compile(r"_PASS$|_PAT$|[A-Z]_PWD$|"
+                         r"SECRET|TOKEN(?!I)|PASSW|PASSPHRASE|CREDENTIAL|API_?KEY|ACCESS_KEY|PRIVATE_KEY", re.IGNORECASE)
+NOT_SECRET = re.compile(r"_(FILE|PATH|DIR|DIRECTORY|URI|URL|NAME|REGION|NAMESPACE|ARN|ROOT|HOME|HELPER|LIMIT|TYPE|STORE)$"
+                        r"|^GOOGLE_APPLICATION_CREDENTIALS$", re.IGNORECASE)
 """Names of variables that say where a secret is, and not what it is."""
 _BREAK = r"(?:\\{1,8}n|[\s\",])"  # between two lines of one text, in a list of a notebook's lines too
 _PEM = r"(?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
-_AFTER = r"(?:(?<![A-Za-z0-9+/])|(?<=\\[nrt])|(?<=[0-9;\[]m))"  # no word; a line end as JSON writes it; a colour
+_AFTER = r"(?:(?<![A-Za-z0-9+])|(?<=\\[nrt])|(?<=[0-9;\[]m))"  # no word; a line end as JSON writes it; a colour
 _QUOTE = r"\\{0,8}(?:[\"']|&quot;|&#(?:x27|3[49]);)"
 _OPEN = rf"(?:{_QUOTE}\s?:\s?|\s?=\s?|:\s(?=\S{{0,99}}[0-9=]))(?:{_QUOTE})?"  # in JSON, in a shell, in YAML; prose has no figure
 _NAMED = (r"secret_?(?:access_?)?key|session_?token|X-Amz-(?:Signature|Security-Token)|client-key-data|client[_-]?secret|"
@@ -61,6 +64,7 @@ SHAPES = tuple((marks.split(), re.compile(shape)) for marks, shape in (
     ("key token signature secret passw passphrase",
      rf"(?i)((?:{_NAMED}){_OPEN})[^\s\"'\\,;&<>\[\](){{}}$*][^\s\"'\\,;&<>]{{7,}}"),
     ("token", rf"(?i)(token{_OPEN})(?=[A-Z._~+/=-]{{0,99}}[0-9])(?=[0-9._~+/=-]{{0,99}}[A-Z])[A-Z0-9._~+/=-]{{20,}}"),
+    ("secretaccesskey> sessiontoken>", r"(?i)((?:SecretAccessKey|SessionToken)>)[^<\s]{8,}"),  # as STS answers
     # A registry's user and password, in Docker's configuration.
     ("auth", rf"({_QUOTE}auth{_QUOTE}\s?:\s?{_QUOTE})(?=[A-Za-z+/]{{0,99}}[0-9=])[A-Za-z0-9+/]{{8,}}={{0,2}}"),
 ))
@@ -75,7 +79,9 @@ _accounts: set[str] = set()
 
 
 class Secret:
-    """A value that no operation on strings shows, and that is hidden wherever text is written from here on.
+    """A value that no operation of strings shows by itself, and that is hidden wherever text is written from here on.
+
+    Who looks into the object's insides finds it: this keeps accidents out, not adversaries.
 
     It is no str: it has no length, no parts and no bytes, cannot be joined, copied, pickled or made JSON (TypeError).
     `reveal` is the one way to the value, for the call that needs it.
@@ -151,6 +157,17 @@ def without_keys() -> Callable[[str], str]:
     return without_key
 
 
+def hide_json(text: str) -> str:
+    """`hide` for a JSON document, which stays one: where a number or a brace would go, each text in it is hidden by itself."""
+    hidden = hide(text)
+    try:
+        json.loads(hidden)
+    except ValueError:
+        with suppress(ValueError, RecursionError):
+            return json.dumps(hide_in(json.loads(text)), indent=1)
+    return hidden
+
+
 def hide_in(value: Any) -> Any:
     """The same for every text inside lists and mappings."""
     if isinstance(value, str):
@@ -177,7 +194,9 @@ def _forms(values: frozenset[str]) -> dict[str, str]:
     Text -> pattern, the longest first.
     """
     spelled = {form: re.escape(form) for value in values for line in (value, *value.splitlines()) if len(line) >= SHORTEST
-               for form in (line, json.dumps(line)[1:-1], html.escape(line), quote(line), quote(line, safe=""))}
+               for form in (line, json.dumps(line)[1:-1], html.escape(line), html.escape(line, quote=False).replace(
+                   '"', "&#34;").replace("'", "&#39;"), line.replace("'", "'\"'\"'"), line.replace("/", "\\/"), quote(line),
+                   quote(line, safe=""), quote_plus(line))}
     encoded = {form: re.escape(form) + r"[\w+/-]{0,2}={0,2}" for value in values for form in _base64(value)}
     return dict(sorted((encoded | spelled).items(), key=lambda pair: len(pair[0]), reverse=True))
 

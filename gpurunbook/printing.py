@@ -13,7 +13,7 @@ from rich.markup import escape
 from gpurunbook import show, stages
 from gpurunbook.errors import RunbookError
 from gpurunbook.journal import Record
-from gpurunbook.masking import hide
+from gpurunbook.masking import hide_json
 from gpurunbook.plan import Checks
 from gpurunbook.report import tokens
 
@@ -24,7 +24,7 @@ class _Results(Console):
     """rich prints JSON with all its characters as they are; some of those are commands to a terminal."""
 
     def print_json(self, json: str | None = None, **options: Any) -> None:
-        super().print_json(json and hide(json), **{"ensure_ascii": True, **options})
+        super().print_json(json and hide_json(json), **{"ensure_ascii": True, **options})
 
 
 out = _Results(highlight=False, soft_wrap=True, markup=False, emoji=False)

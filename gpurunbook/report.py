@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from gpurunbook import runs, show, stages, targets
+from gpurunbook import files, runs, show, stages, targets
 from gpurunbook.errors import RunbookError
 from gpurunbook.gantt import gantt
 from gpurunbook.journal import Journal, Record
@@ -71,12 +71,7 @@ def write(folder: Path) -> Path:
         spent=targets.get(info.target).spent(folder), tokens=tokens(folder), latency=_latency(folder),
         pictures={name: _picture(folder / "artifacts" / f"{name}.png") for name in ("top10", "latency", "rungs")},
         gantt=gantt(records), ladder_alt=LADDER)
-    try:
-        path.touch(mode=0o600)
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise RunbookError(f"the report cannot be written: {error.strerror}", where=str(path),
-                           next="free space or mend the permissions, then: gpurunbook report") from error
+    files.write(path, page)
     return path
 
 

@@ -73,13 +73,7 @@ class Run:
     def program(self, name: str) -> str:
         """Path of a program that fits; found once for a run. Raises RunbookError when there is none."""
         known = self.journal.last("program", name=name)
-        if known and Path(known["path"]).exists():
-            return str(known["path"])
-        found = self.find(name)
-        if not found.fits:
-            raise RunbookError(f"{name} {found.needed} is needed: {found.how}", where="gpurunbook doctor",
-                               next=f"`make setup` builds it, or get it yourself: {found.get}")
-        return found.path
+        return str(known["path"]) if known and Path(known["path"]).exists() else self.find(name).fitting()
 
     def find(self, name: str) -> programs.Found:
         """Look for a program afresh; one that fits is what the run uses from here on."""
@@ -152,12 +146,22 @@ class Run:
         if not plan:
             show.show(show.Box("nothing to do", (plan.reason,), "pass"))
         with locks.held(self.folder, f"the notebook of stage {self.stage}"):
+            interrupted.wait_for_others(self.journal)
+            if left := [intent for intent in interrupted.close(self.journal) if intent["changes"]]:
+                raise RunbookError(f"another runner was killed in the middle of: {left[0]['shown']}; this plan was made before "
+                                   "that was known", where=str(self.journal.path), next="run this notebook again from its start")
             for path, text in plan.files.items():
                 write(path, text)
             return [self._run(command, True) for command in plan]
 
     def _run(self, command: Command, check: bool) -> Result:
-        result = again.until_through(self._once, command, lambda line: show.show(show.Box(line, (), "warn")))
+        try:
+            result = again.until_through(self._once, command, lambda line: show.show(show.Box(line, (), "warn")))
+        except RunbookError as error:  # before it was begun: the cluster does not answer, or is another
+            if not command.otherwise:
+                raise
+            self.journal.append("left out", stage=self.stage, shown=command.short, error=str(error))
+            result = Result(command, 1, b"", str(error), 0.0, ended_by="what was asked before it")
         if not result.ended_by and (result.code == 0 or not check):
             return result
         if not command.otherwise:
@@ -173,6 +177,8 @@ class Run:
             self.check_identity()
         elif command.changes:
             self.target.permit(self, command)
+        if command.changes:
+            locks.still(self.folder)
         intent, began = new_id(), time.monotonic()
         live = show.Live(command.why, command.usual, self._meter)
         log = private(self.folder / "logs") / f"{self.stage}.log" if self.journal.writes else None
@@ -275,11 +281,8 @@ class Run:
     @property
     def banner(self) -> show.Box:
         """Where we are: run, stage, target, and what a rehearsal cannot show."""
-        simulated = self.target.cannot_show
-        head = f"a {self.target.name} does not show: " + "; ".join(line.split(":")[0] for line in simulated)
-        return show.Box(f"{self.target.name.upper()} · run {self.id} · stage {self.stage} · cluster {self.cluster.name}",
-                        tuple(f"warning: {w}" for w in self.cluster.warnings),
-                        "warn" if simulated else "pass", (head, *simulated) if simulated else ())
+        return show.banner(f"{self.target.name.upper()} · run {self.id} · stage {self.stage} · cluster {self.cluster.name}",
+                           self.cluster.warnings, self.target.name, self.target.cannot_show)
 
 
 def open_run(stage: str, *, run_id: str = "", target: str = "rehearsal", cluster_file: str = "cluster.yaml",

@@ -11,6 +11,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.files import whole
@@ -19,6 +20,8 @@ from gpurunbook.masking import hide
 from gpurunbook.processes import Process
 
 RUN_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+MOVED = "GPURUNBOOK_MOVED"
+"""Names a run whose folder a person has moved, and is the only one of: it goes on where it is now."""
 WORDS = tuple(
     "acorn amber badger birch bison brook cedar clover comet coral "  # noqa: SIM905 - a list of quotes reads worse
     "crane delta ember falcon fern finch fjord flint garnet glacier hazel heron indigo ivory jade juniper kelp "
@@ -45,7 +48,7 @@ class RunInfo:
         state: running (a runner is alive), kept (ended on purpose with its cluster up), finished (torn down),
             or dead (neither: its runner is gone).
         stages: stage name -> started, done or failed, in order of the walk.
-        home: where it was begun: folder, machine (see `machine`) and host, as far as its journal tells.
+        home: where it was begun, or moved to: folder, its hash, machine (see `machine`) and host, as far as its journal tells.
     """
 
     folder: Path
@@ -54,7 +57,7 @@ class RunInfo:
     started: str
     state: str
     stages: dict[str, str]
-    home: tuple[str, str, str] = ("", "", "")
+    home: tuple[str, ...] = ("", "", "", "")
 
     @property
     def id(self) -> str:
@@ -66,10 +69,11 @@ def read(folder: Path) -> RunInfo | None:
     first: Record | None = None
     stages: dict[str, str] = {}
     runners: list[Process] = []
-    word = ""
+    word, home = "", dict[str, Any]()
     for record in Journal(folder).records():
         if record["kind"] == "run":
-            word = record["state"]
+            word = record["state"] if record["state"] != "moved" else word
+            home = record if "place" in record else home
             if first is None and word == "started":
                 first = record
         elif record["kind"] == "stage":
@@ -83,7 +87,7 @@ def read(folder: Path) -> RunInfo | None:
     state = ("finished" if word == "finished" else "running" if any(p.alive for p in runners)
              else "kept" if word == "kept" else "dead")
     return RunInfo(folder, first["target"], first["cluster_file"], first["time"], state, stages,
-                   (first.get("folder", ""), first.get("machine", ""), first.get("host", "")))
+                   tuple(home.get(key, "") for key in ("folder", "place", "machine", "host")))
 
 
 def list_runs(root: Path) -> list[RunInfo]:
@@ -140,20 +144,28 @@ def machine() -> str:
     return hashlib.sha256((text or platform.node()).encode()).hexdigest()[:16]
 
 
+def _place(folder: Path) -> str:
+    """A folder's path, told to nobody: an account id in it would be masked in one process and not in the next."""
+    return hashlib.sha256(str(folder).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
 def _at_home(info: RunInfo) -> Path:
     """The folder of a run, unless it is a copy: its kubeconfig would lead to the other's cluster, its pids to strangers.
 
     Raises:
         RunbookError: it was begun on another machine, or in another folder.
     """
-    folder, begun_on, host = info.home
+    folder, place, begun_on, host = info.home
     away = f"on another machine ({host})" if begun_on not in ("", machine()) else ""
-    if not away and folder not in ("", hide(str(info.folder))):
+    if not away and place not in ("", _place(info.folder)):
         away = f"in another folder ({folder})"
-    if away:
+    if away and os.environ.get(MOVED) == info.id:
+        Journal(info.folder).append("run", state="moved", place=_place(info.folder), machine=machine(), host=platform.node(),
+                                    folder=str(info.folder))
+    elif away:
         raise RunbookError(f"run {info.id} was begun {away}: this folder is a copy of it, or was moved", where=str(info.folder),
                            next="go on with it there, or begin another here: gpurunbook run --run-id OTHER. If there is no more: "
-                           "remove this folder; a cluster on eks goes by: gpurunbook teardown --cluster NAME --region REGION")
+                           f"set {MOVED}={info.id} and run the same again. Its cluster is looked at before anything is written")
     return info.folder
 
 
@@ -170,7 +182,8 @@ def _start(root: Path, target: str, cluster_file: Path, run_id: str) -> Path:
         if not (copy := folder / "cluster.yaml").exists():
             whole(copy, cluster_file.read_bytes())  # a teardown must not depend on what the file has become
         Journal(folder).append("run", state="started", id=name, target=target, cluster_file=str(cluster_file),
-                               named=bool(run_id), folder=str(folder), machine=machine(), host=platform.node())
+                               named=bool(run_id), folder=str(folder), place=_place(folder), machine=machine(),
+                               host=platform.node())
     except StopIteration:
         raise RunbookError(f"all names for {today} are taken", where=str(runs), next="give one with --run-id") from None
     except (OSError, RunbookError) as error:

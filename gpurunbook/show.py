@@ -118,6 +118,13 @@ class Box:
                 f"overflow-wrap:anywhere'><b>{escape(self.title)}</b>{lines}</div>")
 
 
+def banner(title: str, warnings: Sequence[str], target: str, cannot_show: Sequence[str]) -> Box:
+    """Where we are, and what this kind of cluster cannot show."""
+    head = f"a {target} does not show: " + "; ".join(line.split(":")[0] for line in cannot_show)
+    return Box(title, tuple(f"warning: {w}" for w in warnings), "warn" if cannot_show else "pass",
+               (head, *cannot_show) if cannot_show else ())
+
+
 @dataclass(frozen=True)
 class Terminal:
     """A line as a person types it, and what was printed below it. Long lines of output scroll: no table is broken.

@@ -56,6 +56,7 @@ def walk(root: Path, folder: Path, names: Sequence[str], values: Mapping[str, An
     for earlier in out.glob("*.ipynb"):
         _scrub(earlier)  # another papermill may have written it
     journal.append("runner", state="started", process=Process.of(os.getpid()).key, stages=list(names))
+    interrupted.wait_for_others(journal)
     try:
         with _following(journal, tell):
             for stage in names:

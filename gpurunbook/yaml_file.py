@@ -71,7 +71,7 @@ def parse_all(written: str, path: Path) -> list[Any]:
             _measure(path, root)
             documents.append(loader.construct_document(root))
         return documents
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, ArithmeticError) as error:
         raise wrong(path, "", f"expected valid YAML; {_said(error)}") from error
     except (LookupError, AttributeError, TypeError) as error:  # what PyYAML's constructors raise for `!!int ""`
         raise wrong(path, "", "expected valid YAML; a value does not fit its !!tag") from error

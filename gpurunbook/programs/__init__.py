@@ -8,7 +8,7 @@ from typing import Any
 
 import platformdirs
 
-from gpurunbook.errors import ConfigError
+from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.programs import locate
 
 
@@ -26,6 +26,13 @@ class Found:
     @property
     def fits(self) -> bool:
         return bool(self.path)
+
+    def fitting(self) -> str:
+        """The path. Raises RunbookError when nothing fits."""
+        if not self.fits:
+            raise RunbookError(f"{self.name} {self.needed} is needed: {self.how}", where="gpurunbook doctor",
+                               next=f"`make setup` builds it, or get it yourself: {self.get}")
+        return self.path
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"fits": self.fits}

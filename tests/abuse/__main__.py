@@ -15,7 +15,7 @@ from dataclasses import asdict
 
 from tests.abuse.outcome import Outcome
 
-FAMILIES = ("parameters", "names", "yaml", "cluster_file", "cli", "output", "secrets")
+FAMILIES = ("parameters", "names", "yaml", "cluster_file", "cli", "answers", "pages", "screens", "secrets")
 """The modules beside this one that have `attack(seed)`."""
 
 

@@ -20,7 +20,7 @@ from gpurunbook.command import Command
 from gpurunbook.errors import RunbookError
 from gpurunbook.journal import Journal
 from tests import canaries
-from tests.abuse import output
+from tests.abuse import pages
 from tests.abuse.outcome import Outcome
 
 FAMILY = "secrets"
@@ -28,6 +28,8 @@ CARRIERS: dict[str, Callable[[str], str]] = {
     "as it is": str, "in a sentence": lambda text: f"error: {text}: refused", "in JSON": lambda text: json.dumps({"a": [text]}),
     "in JSON twice": lambda text: json.dumps(json.dumps({"a": text})), "in HTML": lambda text: f"<td>{html.escape(text)}</td>",
     "in a list": lambda text: json.dumps(text.splitlines(keepends=True), indent=1), "in a repr": lambda text: repr({"a": text}),
+    "in a URL's user": lambda text: f"git clone https://{text}@h/x.git" if text.isascii() and "\n" not in text else text,
+    "in a URL's path": lambda text: f"https://h/s3/{text}" if "\n" not in text and " " not in text else text,
     "after a line": lambda text: json.dumps(f"x\n{text}\n"), "in colour": lambda text: json.dumps(f"\x1b[1;31m{text}\x1b[0m"),
 }
 KNOWN: dict[str, Callable[[str], str]] = {
@@ -98,7 +100,7 @@ def _error(folder: Path, text: str) -> str:
 
 
 def _shown(folder: Path, text: str) -> str:
-    return "".join(repr(thing) + thing._repr_html_() for thing in output.things(text))
+    return "".join(repr(thing) + thing._repr_html_() for thing in pages.things(text))
 
 
 def _notebook(folder: Path, text: str) -> str:

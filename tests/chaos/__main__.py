@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.chaos.matrix import Matrix, Reference, sample
 
-SHORT_POINTS, SHORT_PAIRS, LONG_PAIRS = 14, 6, 30
+SHORT_POINTS, SHORT_PAIRS, LONG_PAIRS = 14, 7, 30
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -223,6 +223,8 @@ class Matrix:
                 missed += [] if life.hit else [pair]
                 self.figures.resumes += 1
                 given |= leftovers.ports(lane.folder)
+                if life.code == 0:
+                    self._note("no success that did not happen", lane.untrue(), where, again + last)
                 if life.code is None:
                     self._note("a disturbed run ends", [lane.tail()], where, again + last)
                 self.tell(f"{'hit   ' if life.hit else 'missed'} {where}: exit code {life.code}")

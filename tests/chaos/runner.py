@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from gpurunbook import processes
 from gpurunbook.journal import Journal
 from tests.chaos import audit
@@ -101,9 +103,11 @@ def strike(arms: Arms, folder: Path, record: dict[str, Any], trace: Trace) -> No
         hit = []
         for pid in pids:
             try:
+                if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                    continue
                 os.kill(pid, signal.SIGKILL)
                 hit.append(pid)
-            except ProcessLookupError:
+            except (ProcessLookupError, psutil.NoSuchProcess):
                 continue
         trace.note(hit=hit)
 

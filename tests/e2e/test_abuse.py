@@ -12,7 +12,8 @@ import pytest
 from tests.abuse.__main__ import FAMILIES
 
 ROOT = Path(__file__).parents[2]
-AT_LEAST = {"parameters": 3000, "names": 300, "yaml": 700, "cluster_file": 500, "cli": 700}
+AT_LEAST = {"parameters": 3000, "names": 300, "yaml": 700, "cluster_file": 500, "cli": 700, "answers": 1500,
+            "pages": 150, "screens": 4, "secrets": 300}
 """How many inputs each of these families tries whatever the seed, so that none of them shrinks unseen."""
 
 

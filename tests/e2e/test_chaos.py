@@ -22,5 +22,5 @@ def test_a_run_that_is_killed_and_gone_on_with_ends_as_if_it_had_not_been(capsys
     assert figures["violations"] == 0, done.stderr
     assert done.returncode == 0, done.stderr
     assert figures["boundaries_killed"] >= 10
-    assert figures["pairs"] >= 6
+    assert figures["pairs"] >= 6  # of 7: a child may have ended before it could be hit
     assert figures["resumes"] >= figures["boundaries_killed"] + figures["pairs"]

@@ -99,6 +99,8 @@ def test_a_copied_run_folder_does_not_lead_into_the_cluster_of_the_first(small: 
         done = checkout("run", "--run-id", name, "--until", "preflight", check=False)
         assert done.returncode == 1
         assert f"was begun in another folder ({small.folder('one')})" in done.stderr
+        checkout("run", "--run-id", name, "--until", "preflight", GPURUNBOOK_MOVED=name)
+        checkout("run", "--run-id", name, "--until", "preflight")  # it was said once, and holds
 
 
 # Two who want the same run
@@ -174,8 +176,7 @@ def test_two_notebooks_may_be_open_and_only_one_works(small: Checkout, kernel: C
     child = psutil.Process(one.pid).children()[0]
     os.kill(one.pid, signal.SIGKILL)
     tell(two, "0")
-    said(two, "applied")
-    small("run", "--run-id", "shared", "--until", "preflight")  # two is open, and does nothing
+    assert "another runner was killed in the middle of" in said(two, "refused")
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "what the killed one had started was ended"
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -109,6 +110,45 @@ def test_a_request_without_a_limit_of_its_own_has_one(tmp_path: Path, silent: st
     assert 1.2 < time.monotonic() - began < 6
     assert isinstance(caught.value, RunbookError)
     assert caught.value.where == silent
+
+
+def test_an_answer_that_drips_has_an_end(tmp_path: Path) -> None:
+    """Each byte comes within the limit of one wait; their sum does not."""
+    import kubernetes
+
+    def drip() -> None:
+        with suppress(OSError):
+            found, _ = server.accept()
+            with found:
+                found.recv(65536)
+                found.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
+                while not over.wait(0.2):
+                    found.sendall(b" ")
+
+    over, began = threading.Event(), time.monotonic()
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        thread = threading.Thread(target=drip)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with client.new(kubeconfig(tmp_path / "k", url, {"token": "x"}), "c") as api, \
+                pytest.raises(client.Unreachable, match="too slowly"):
+            kubernetes.client.CoreV1Api(api).delete_node("x", _request_timeout=1)  # no GET: it is not tried again
+        assert time.monotonic() - began < 5
+        over.set()
+        thread.join(timeout=5)
+
+
+def test_signing_in_runs_no_code_that_lies_beside_the_kubeconfig(tmp_path: Path, silent: str) -> None:
+    planted = tmp_path / "gpurunbook"
+    planted.mkdir()
+    for name in ("__init__", "bounded"):
+        (planted / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "true", "interactiveMode": "Never"}}
+    with client.new(kubeconfig(tmp_path / "k", silent, user), "c"):
+        pass
+    assert not (tmp_path / "ran").exists()
 
 
 def test_nobody_listens_on_this_machine_is_said_at_once(tmp_path: Path) -> None:

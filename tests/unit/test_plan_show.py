@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gpurunbook import show
 from gpurunbook.command import Command
+from gpurunbook.errors import RunbookError
 from gpurunbook.plan import Check, Checks, Plan
 
 HOSTILE = "<script>alert('x')</script>&\"\x1b[31m\x07\x9b\u202e\u2066\u200f\u2028\ud800\r\x00"
@@ -158,3 +159,9 @@ def test_progress_speaks_only_of_steps_that_take_time(capsys: pytest.CaptureFixt
     live(7.4, "too soon")
     live.done(8)
     assert capsys.readouterr().out == "⏳ install: 7 s, usually 5 to 10 s · pulling\\u001b[2J\n✓ install: 8.0 s\n"
+
+
+def test_an_error_is_harmless_wherever_it_is_printed() -> None:
+    error = RunbookError("the pod said \x1b[2J\u202e", where="pod\x07", next="run\x9b it")
+    assert not show.CONTROL.search(str(error) + repr(error) + str(error.args))
+    assert "\\u001b[2J" in str(error)

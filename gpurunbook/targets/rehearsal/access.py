@@ -9,6 +9,7 @@ stays the administrator's. What the user may do stands in manifests/rbac/runbook
 from __future__ import annotations
 
 import argparse
+import base64
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,10 +87,13 @@ def make_user(kubeconfig: Path, pki: Path) -> None:
         admin = config["current-context"]
         cluster = next(c["context"]["cluster"] for c in config["contexts"] if c["name"] == admin)
         certificate, key = sign_client(pki, GROUP, GROUP)
+        # Inside the kubeconfig, which is replaced whole: a kill between two files would leave a pair that does not match.
+        pair = {f"client-{what}-data": base64.b64encode(file.read_bytes()).decode()
+                for what, file in (("certificate", certificate), ("key", key))}
     except (OSError, ValueError, LookupError, TypeError, StopIteration) as error:
         raise RunbookError(f"no user can be made: {type(error).__name__}: {error}", where=str(kubeconfig),
                            next="run notebooks/02_provision.ipynb again") from error
-    for kind, name, value in (("users", GROUP, {"client-certificate": str(certificate), "client-key": str(key)}),
+    for kind, name, value in (("users", GROUP, pair),
                               ("contexts", context(admin), {"cluster": cluster, "user": GROUP})):
         config[kind] = [item for item in config[kind] if item["name"] != name] + [{"name": name, kind[:-1]: value}]
     write(kubeconfig, to_yaml([config]))

@@ -26,6 +26,7 @@ from gpurunbook.targets.rehearsal.jail import uid_for
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_SLAVE = 0x2, 0x4, 0x1000, 0x4000, 0x80000
 MNT_DETACH = 2
+SMALLEST = 4096  # bytes of a sized folder: 0 would be no limit
 INODES = 50_000  # files of a sized folder: each takes about 1 KiB of the kernel's memory
 log = logging.getLogger(__name__)
 PLACES = ("/mnt", "/media", "/srv", "/opt", "/boot", "/home")
@@ -83,14 +84,14 @@ class Mounts:
         place = Path(self.source(str(folder)))
         if self.sized and not place.is_mount():
             _libc("mount", b"tmpfs", os.fsencode(place), b"tmpfs", MS_NOSUID | MS_NODEV,
-                  f"mode={mode:o},size={size},nr_inodes={INODES}".encode())
+                  f"mode={mode:o},size={max(size, SMALLEST)},nr_inodes={INODES}".encode())
         return place
 
     def drop(self, folder: Path) -> None:
         """Unmount all that `make` has mounted at a folder and below, with what is in it."""
         top = PurePosixPath(self.source(str(folder)))
         lines = Path("/proc/self/mountinfo").read_bytes().splitlines() if self.sized else []
-        found = [line.split()[4].decode("unicode_escape").encode("latin-1").decode() for line in lines]
+        found = [os.fsdecode(line.split()[4].decode("unicode_escape").encode("latin-1")) for line in lines]
         for place in sorted((place for place in found if PurePosixPath(place).is_relative_to(top)), reverse=True):
             _libc("umount2", os.fsencode(place), MNT_DETACH)
 

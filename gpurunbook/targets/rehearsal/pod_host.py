@@ -96,7 +96,8 @@ class PodHost:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=0.1)
+        runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=0.1,
+                               max_line_size=1 << 20)  # a command to run comes in the URL, a prompt in it
         await runner.setup()
         try:
             await web.TCPSite(runner, "127.0.0.1", self._settings.port, ssl_context=tls(self._settings.pki)).start()

@@ -53,11 +53,13 @@ def config_maps(pod: Object) -> set[str]:
 
 def volumes(pod: Object, maps: Mapping[str, Object]) -> Iterator[Volume]:
     """The pod's volumes. Raises NotNow for a ConfigMap that is missing and for a kind that is not supported."""
-    for volume in pod["spec"].get("volumes", []):
+    declared = pod["spec"].get("volumes", [])
+    share = FOLDER // max(1, sum("emptyDir" in volume for volume in declared))  # they lie in memory: one limit for all
+    for volume in declared:
         name = volume["name"]
         if "emptyDir" in volume or name.startswith("kube-api-access-"):
             asked = (volume.get("emptyDir") or {}).get("sizeLimit")
-            yield Volume(name, None, FOLDER if asked is None else min(quantity(str(asked)), FOLDER))
+            yield Volume(name, None, min(quantity(str(asked or "0")) or share, share))  # 0 is no limit
         elif "configMap" in volume:
             yield Volume(name, _files(volume["configMap"], maps))
         else:
