@@ -24,7 +24,7 @@ def masked(text: str) -> str:
     try:
         json.loads(hidden)
     except ValueError:  # a bare number went: it would be no notebook any more
-        return hide_json(joined)
+        return hide_json(joined, indent=1)
     return hidden
 
 

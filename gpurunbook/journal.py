@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gpurunbook.errors import RunbookError
-from gpurunbook.masking import hide, hide_in
+from gpurunbook.masking import hide_in, hide_json
 
 Record = dict[str, Any]
 """`time` (UTC, ISO 8601), `kind`, and what that kind carries."""
@@ -111,12 +111,7 @@ class Journal:
 def _hidden(record: Record) -> str:
     """The record as one line of JSON without secrets, and JSON still: a record that cannot be read again is lost."""
     # Value by value, since a secret with quotes in it is another text once it is escaped; then by the names of the keys.
-    line = json.dumps(hide_in(json.loads(json.dumps(record, default=str))))
-    try:
-        json.loads(named := hide(line))
-    except ValueError:
-        return line
-    return named
+    return hide_json(json.dumps(hide_in(json.loads(json.dumps(record, default=str)))))
 
 
 def _whole(data: bytes) -> Iterator[Record]:

@@ -157,14 +157,14 @@ def without_keys() -> Callable[[str], str]:
     return without_key
 
 
-def hide_json(text: str) -> str:
+def hide_json(text: str, indent: int | None = None) -> str:
     """`hide` for a JSON document, which stays one: where a number or a brace would go, each text in it is hidden by itself."""
     hidden = hide(text)
     try:
         json.loads(hidden)
     except ValueError:
         with suppress(ValueError, RecursionError):
-            return json.dumps(hide_in(json.loads(text)), indent=1)
+            return json.dumps(hide_in(json.loads(text)), indent=indent)
     return hidden
 
 

@@ -7,7 +7,7 @@ import errno
 import os
 import subprocess
 import sys
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 
@@ -114,10 +114,10 @@ def test_many_empty_dirs_share_what_one_may_take() -> None:
 def test_no_file_is_mounted_where_a_pod_can_write() -> None:
     """An earlier container may have put a link there, which bubblewrap would follow out of the jail."""
     from gpurunbook.targets.rehearsal import container
-    data, file = PurePosixPath("/data"), jail.Bind("/etc/hostname", "/data/cfg")
+    data, file = jail.Bind("/", "/data", True), jail.Bind("/etc/hostname", "/data/cfg")
     with pytest.raises(spec.NotNow, match="no file below a volume that can be written: /data/cfg"):
-        container._refuse_files_in([data], [file])
-    container._refuse_files_in([PurePosixPath("/dat")], [file, jail.Bind("/etc", "/data/folder", True)])
+        container._refuse_files_below_volumes([data, file])
+    container._refuse_files_below_volumes([jail.Bind("/", "/dat", True), file, jail.Bind("/etc", "/data/folder", True)])
 
 
 @pytest.mark.parametrize("path", ["/data/../x", "../x", "data", "/../oldroot/tmp"])

@@ -178,10 +178,9 @@ class Container:
         binds += without(image.lacks)
         if image.model is not None:
             binds.append(Bind(str(machine.model), image.model))
-        writable_at = [PurePosixPath(dest) for _, _, dest, writable in spec.mounts(self.entry, volumes) if writable]
         for volume, below, dest, writable in spec.mounts(self.entry, volumes):
             binds.append(Bind(str(pod / "volumes" / volume.name / below), dest.rstrip("/") or "/", writable))
-        _refuse_files_in(writable_at, binds)
+        _refuse_files_below_volumes(binds)
         if "/dev/shm" not in (bind.dest for bind in binds):  # noqa: S108
             binds.append(Bind(str(pod / "shm"), "/dev/shm", True))  # noqa: S108
             rootfs.give(machine.mounts.make(pod / "shm", limits.SHM), None, 0o1777)
@@ -224,9 +223,10 @@ class Container:
         self.changed()
 
 
-def _refuse_files_in(folders: Sequence[PurePosixPath], binds: Sequence[Bind]) -> None:
+def _refuse_files_below_volumes(binds: Sequence[Bind]) -> None:
     """Raises NotNow for a file mounted where a pod can write: bubblewrap would follow a link that an earlier container planted
     there, and make the file outside of the jail."""
+    folders = [PurePosixPath(bind.dest) for bind in binds if bind.writable]
     for bind in binds:
         if not os.path.isdir(bind.source) and any(PurePosixPath(bind.dest).is_relative_to(folder) for folder in folders):
             raise spec.NotNow(spec.CONFIG_ERROR, f"a rehearsal mounts no file below a volume that can be written: {bind.dest}")

@@ -3,7 +3,7 @@
     processes   512, threads too: in a pod where it has a uid of its own, else in one jail (a container's program, or an
                 exec) and 2048 in all pods together
     files       4096 open in a process; a file of at most the folder that it lies in
-    a folder    512 MiB each: what is writable in a container, and an emptyDir; 64 MiB: /dev/shm, shared by the pod
+    a folder    512 MiB: what is writable in a container, and a pod's emptyDirs together; 64 MiB: /dev/shm, shared by the pod
     memory      memory.py: the container's limit, else 4 GiB, and never more than three quarters of the machine
 
 No limit here bounds the kernel's own memory (sockets' buffers, page tables) or a share of the CPU: both need a cgroup.
