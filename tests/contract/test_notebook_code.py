@@ -54,8 +54,11 @@ def source(cell: dict[str, Any], text: str) -> None:
     (lambda code: code.insert(3, code.pop(4)), "in another order"),
     (lambda code: code.append(code[6]), "in another order"),
     (lambda code: code.insert(4, {"cell_type": "code", "source": "plan = 1", "metadata": {}}), "code cell 5 of 13 changed"),
+    (lambda code: code.append({"cell_type": "code", "source": "", "metadata": {}}), "code cell 13 of 13 changed"),
+    (lambda code: code.insert(2, {"cell_type": "code", "source": "import os", "metadata": {"tags": ["injected-parameters"]}}),
+     "code cell 3 of 13 changed"),
 ], ids=["a line more", "a cell more", "code in the parameters", "a call in the parameters", "a cell less", "order", "twice",
-        "a literal"])
+        "a literal", "an empty cell", "dressed as papermill's"])
 def test_changed_code_is_found(checkout: Path, change: Any, said: str) -> None:
     edit(checkout, "taint", change)
     assert said in notebooks.code(checkout, "taint").modified
@@ -93,6 +96,15 @@ def test_a_notebook_that_is_none_is_said(checkout: Path, text: str) -> None:
     notebooks.path(checkout, "nodes").write_text(text)
     with pytest.raises(ConfigError, match=r"03_nodes\.ipynb is no notebook"):
         notebooks.code(checkout, "nodes")
+
+
+@pytest.mark.parametrize("dress", [{"nbformat": 3}, {"nbformat": "4"}, {"worksheets": [{"cells": []}]}])
+def test_a_notebook_of_another_format_is_none(checkout: Path, dress: dict[str, Any]) -> None:
+    """Other cells than the ones that were looked at would be run."""
+    path = notebooks.path(checkout, "taint")
+    path.write_text(json.dumps(json.loads(path.read_text()) | dress))
+    with pytest.raises(ConfigError, match="is no notebook"):
+        notebooks.code(checkout, "taint")
 
 
 def test_the_report_says_modified(tmp_path: Path) -> None:
