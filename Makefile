@@ -52,7 +52,7 @@ bench: setup ## the figures of the README, into benchmarks/results/
 	@over=0; for what in rehearsal readiness overlap; do $(RUN)python benchmarks/$$what.py || over=1; done; exit $$over
 
 lock: ## resolve pyproject.toml again into requirements.lock
-	@uv pip compile pyproject.toml --extra model --group dev --generate-hashes --universal --python-version 3.11 \
+	@uv pip compile pyproject.toml --extra model --extra widgets --group dev --generate-hashes --universal --python-version 3.11 \
 		--no-header --upgrade -q -o requirements.lock
 
 clean: ## end what dead runs left
