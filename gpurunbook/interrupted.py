@@ -45,21 +45,27 @@ def close(journal: Journal) -> list[Record]:
     for intent in journal.in_flight():
         if Process(**intent["by"]).alive:
             continue
-        program = Process(**intent["program"]) if "program" in intent else _started(journal, intent)
-        if program and program.alive:
-            end_group(program.pid)
+        if leader := _leader(journal, intent):
+            end_group(leader)
         journal.append("result", id=intent["id"], code=None, error="interrupted: result unknown")
         closed.append(intent)
     return closed
 
 
-def _started(journal: Journal, intent: Record) -> Process | None:
-    """The program of a runner that was killed before it could write the pid; what the program left to itself is not meant."""
+def _leader(journal: Journal, intent: Record) -> int | None:
+    """The pid of the intent's program while any of its session is alive. A daemon that it left has a session of its own.
+
+    A runner may be killed before it could write the pid, and a program's children may outlive it: both are found by what
+    stands in their environment.
+    """
+    program = Process(**intent["program"]) if "program" in intent else None
+    if program and program.alive:
+        return program.pid
     for process in processes.of_runs(journal.folder):
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
-            found = psutil.Process(process.pid)
-            if (found.environ().get(VARIABLE) == intent["id"] and os.getsid(process.pid) == process.pid
+            found, session = psutil.Process(process.pid), os.getsid(process.pid)
+            if found.environ().get(VARIABLE) == intent["id"] and (session == program.pid if program else
                     # A script shows its interpreter first. A daemon that the program left has another name.
-                    and intent["argv"][0] in found.cmdline()[:3]):
-                return process
+                    session == process.pid and intent["argv"][0] in found.cmdline()[:3]):
+                return session
     return None

@@ -55,7 +55,7 @@ def text(path: Path, *, most: int = MAX_BYTES) -> str:
 
 def parse(written: str, path: Path) -> Any:
     """The one document in a text that was read from `path`; None where it holds none. Raises ConfigError."""
-    found = parse_all(written, path)
+    found = [document for document in parse_all(written, path) if document is not None]  # `---` at the end begins no other
     if len(found) > 1:
         raise wrong(path, "", f"expected one YAML document, found {len(found)}")
     return found[0] if found else None

@@ -199,6 +199,12 @@ def test_a_mixed_group_is_what_its_first_type_is(tmp_path: Path) -> None:
     assert load(tmp_path, text).gpu_group.instance_type == "g5.xlarge"
 
 
+def test_a_marker_at_the_end_begins_no_second_document(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(GOOD + "---\n")
+    assert load_cluster(path).name == "c"
+
+
 def test_aliases_merges_and_a_byte_order_mark_are_fine(tmp_path: Path) -> None:
     text = HEAD + ("nodeGroups: [&g {name: a, instanceType: g4dn.xlarge, desiredCapacity: 1}]\n"
                    "managedNodeGroups: [{<<: *g, name: b}]\n")

@@ -51,6 +51,19 @@ def test_the_program_of_a_dead_runner_is_ended(journal: Journal, known: bool) ->
     assert left_alone(journal) == []
 
 
+def test_what_a_dead_program_left_in_its_group_is_ended(journal: Journal) -> None:
+    child_and_wait = "import subprocess, time; subprocess.Popen(['sleep', '60']); time.sleep(60)"
+    with started(journal, "1", (sys.executable, "-c", child_and_wait)) as program:
+        journal.append("intent", id="1", by=DEAD, argv=[sys.executable], shown="python")
+        journal.append("pid", id="1", process=Process.of(program.pid).key)
+        while not (children := psutil.Process(program.pid).children()):
+            assert program.poll() is None
+        program.kill()
+    interrupted.close(journal)
+    assert psutil.wait_procs(children, timeout=5)[1] == []
+    assert left_alone(journal) == []
+
+
 def test_the_program_of_another_intent_and_a_live_runner_are_spared(journal: Journal) -> None:
     with started(journal, "2") as other:
         journal.append("intent", id="1", by=DEAD, argv=["sleep", "60"], shown="sleep 60")

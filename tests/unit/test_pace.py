@@ -27,7 +27,7 @@ def test_a_pace_is_a_word_or_a_number(text: str, value: float) -> None:
     assert pace.number(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "fast", "-1", "nan", "inf", "11", "1e9", "0,5"])
+@pytest.mark.parametrize("text", ["", "fast", "-1", "nan", "inf", "11", "1e9", "0,5", "٣", "1_0"])
 def test_another_pace_is_a_wrong_option(text: str) -> None:
     with pytest.raises(ConfigError, match="pace is"):
         pace.number(text)

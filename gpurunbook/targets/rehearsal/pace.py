@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 
 from gpurunbook.errors import ConfigError
@@ -15,6 +16,7 @@ from gpurunbook.targets.rehearsal.world import World
 
 WORDS: Mapping[str, float] = {"instant": 0.0, "real": 1.0}
 MOST = 10.0
+PLAIN = re.compile(r"[0-9]*\.?[0-9]+|[0-9]+\.")
 STARTS, TAKES = "gpurunbook.dev/starts", "gpurunbook.dev/takes"
 """Annotations that KWOK's Stages read (stages.yaml): until a pod's containers run, and from there until it is Ready."""
 
@@ -45,7 +47,7 @@ USUAL: Mapping[str, tuple[float, float]] = {
 def number(text: str) -> float:
     """What a person says of the pace: `instant`, `real`, or how much of real time. Raises ConfigError otherwise."""
     try:
-        value = WORDS[text] if text in WORDS else float(text)
+        value = WORDS[text] if text in WORDS else float(text if PLAIN.fullmatch(text) else "")  # float reads 1_0 and ٣ too
     except ValueError:
         value = math.nan
     if not 0 <= value <= MOST:
