@@ -4,10 +4,10 @@ SHELL := /bin/sh
 PYTHON ?= python3
 RUN := .venv/bin/
 
-.PHONY: help setup environment programs eksctl demo lab test lint unit e2e chaos abuse audit bench lock clean
+.PHONY: help setup environment programs eksctl demo lab test lint unit e2e e2e-browser chaos abuse audit bench lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: ## set up all that demo, lab and test need (first time: minutes; then seconds)
 	@$(MAKE) --no-print-directory -j2 environment programs
@@ -25,7 +25,8 @@ demo: setup ## the whole walk on this machine: nine notebooks, ten tokens, nothi
 	@$(RUN)gpurunbook run --target rehearsal
 
 lab: setup ## JupyterLab on the notebooks
-	@$(RUN)jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=. $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/01_preflight.ipynb
+	@$(RUN)jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=. --LabApp.app_settings_dir=tools/lab \
+		$(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_start.ipynb
 
 test: setup eksctl lint ## all tests, as CI runs them
 	@$(RUN)python -m pytest tests
@@ -38,6 +39,9 @@ unit: ## the tests that take seconds
 
 e2e: ## the tests on a real control plane
 	@$(RUN)python -m pytest tests/e2e
+
+e2e-browser: setup ## all notebooks as a person takes them: JupyterLab in Chromium (SCREENSHOTS=DIR keeps the pictures)
+	@$(RUN)python -m pytest -q --no-header tests/browser
 
 chaos: setup ## kill -9 at the journal's boundaries, resume, compare (LONG=1: at each of them, 30 victims; SEED=N)
 	@$(RUN)python -m tests.chaos $(if $(LONG),--long) $(if $(SEED),--seed $(SEED))

@@ -1,7 +1,7 @@
 """What a notebook's cells were given, and what becomes of them.
 
-Their parameters are checked, whoever set them. A cell whose code is not a shipped one is noted. Of an error the reader sees
-three lines, and the journal has the full traceback.
+Their parameters are checked, whoever set them. A cell whose code is not a shipped one is noted, and one that lasts shows a
+sign of life. Of an error the reader sees a few lines; a fold below them and the journal have the full traceback.
 """
 
 from __future__ import annotations
@@ -9,17 +9,21 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpurunbook import notebooks, parameters, show, stages
-from gpurunbook.errors import ConfigError, RunbookError
+from gpurunbook import defects, notebooks, parameters, show, stages
+from gpurunbook.errors import BRIEF, ConfigError, RunbookError
 from gpurunbook.journal import Journal
+from gpurunbook.live import Live
 
 PAPERMILLS = "# Parameters\n"
 """How the cell begins in which papermill sets what it was given."""
 PATHS = {"PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
 """What papermill adds with --inject-paths."""
+QUIET = 3.0
+"""Seconds without any sign of life after which a cell shows one by itself."""
 
 
 def check_parameters(root: Path, stage: str) -> None:
@@ -45,33 +49,103 @@ def check_parameters(root: Path, stage: str) -> None:
                               next=f"give {expected}{hint}")
 
 
-def journal_errors(journal: Journal, stage: str) -> None:
-    """Keep every error of this notebook's cells from here on."""
+@dataclass
+class _Kernel:
+    """What goes on in this kernel: the run that is open in it, and the sign of life of the cell at work."""
+
+    journal: Journal | None = None
+    stage: str = ""
+    source: str = ""
+    pulse: Live | None = None
+
+
+_kernel = _Kernel()
+
+
+def begin() -> None:
+    """Called first when a notebook opens a run. From here on each cell that lasts shows a sign of life, and each error says
+    what, where, next. A notebook run twice in one kernel opens its run twice: what fails from here on is not the earlier one's.
+    """
     if not show.in_notebook():
         return
-
-    def after_cell(result: Any) -> None:
-        if not notebooks.is_shipped(stage, result.info.raw_cell):
-            journal.append("cell", stage=stage, state="modified", source=result.info.raw_cell[:2_000])
-        error = result.error_before_exec or result.error_in_exec
-        if error is not None:
-            journal.append("error", stage=stage, error=str(error), type=type(error).__name__, pid=os.getpid(),
-                           traceback="".join(traceback.format_exception(error))[-20_000:])
-            journal.append("stage", stage=stage, state="failed")
-
-    sys.modules["IPython"].get_ipython().events.register("post_run_cell", after_cell)
+    shell = sys.modules["IPython"].get_ipython()
+    for event, hook in (("pre_run_cell", _before), ("post_run_cell", _after)):
+        if hook not in shell.events.callbacks[event]:
+            shell.events.register(event, hook)
+    shell.set_custom_exc((Exception, KeyboardInterrupt), _told)
+    _kernel.journal = None
+    if _kernel.pulse is None:
+        _pulse(shell.user_ns["In"][-1])
 
 
-def forget() -> None:
-    """A notebook run twice in one kernel opens its run twice: what fails from here on is not the earlier one's."""
-    if show.in_notebook():
-        events = sys.modules["IPython"].get_ipython().events
-        for hook in [h for h in events.callbacks["post_run_cell"] if h.__qualname__.startswith(journal_errors.__name__)]:
-            events.unregister("post_run_cell", hook)
+def journal_errors(journal: Journal, stage: str) -> None:
+    """Keep every error of this notebook's cells from here on."""
+    _kernel.journal, _kernel.stage = journal, stage
+
+
+def _before(info: Any) -> None:
+    _pulse(info.raw_cell)
+
+
+def _pulse(source: str) -> None:
+    """A sign of life for a cell whose work shows nothing by itself: a question to AWS, a chart, a client that tries again."""
+    _kernel.source = source
+    code = [line.strip() for line in source.splitlines() if line.strip() and not line.strip().startswith("#")]
+    _kernel.pulse = Live(f"at work: {code[0][:60] if code else 'this cell'}", first=QUIET,
+                         interrupt="safe to interrupt: no command is at work")
+    _kernel.pulse.__enter__()
+
+
+def _after(result: Any) -> None:
+    error = result.error_before_exec or result.error_in_exec
+    if (pulse := _kernel.pulse) is not None:
+        _kernel.pulse = None
+        pulse.__exit__(type(error) if error else None, error, None)
+    journal, stage = _kernel.journal, _kernel.stage
+    if journal and not notebooks.is_shipped(stage, result.info.raw_cell):
+        journal.append("cell", stage=stage, state="modified", source=result.info.raw_cell[:2_000])
+    if error is None:
+        return
+    if journal:
+        told = {key: getattr(error, key) for key in ("what", "where", "next")} if isinstance(error, RunbookError) else {}
+        journal.append("error", stage=stage, error=str(error), type=type(error).__name__, pid=os.getpid(), **told,
+                       traceback="".join(traceback.format_exception(error))[-20_000:])
+        journal.append("stage", stage=stage, state="failed")
+    if hasattr(error, "_render_traceback_"):
+        show.show(_rest(error, journal))
+
+
+def _rest(error: BaseException, journal: Journal | None) -> show.Fold:
+    """What the short lines leave out: a program's last words, where its output and the journal are, the traceback."""
+    result = getattr(error, "result", None)
+    parts = [(f"{name}, in full", text) for name in ("where", "next") if len(text := getattr(error, name, "")) > BRIEF - 9]
+    parts += [(f"what {Path(result.command.argv[0]).name} printed last", result.tail)] if result and result.tail else []
+    parts += [("its whole output", str(result.log))] if result and result.log else []
+    parts += [("the run's journal", str(journal.path))] if journal else []
+    return show.Fold("the rest: " + ", ".join(name for name, _ in [*parts, ("traceback", "")]),
+                     (*parts, ("traceback", defects.text(error))))
+
+
+def _told(shell: Any, kind: type[BaseException], error: BaseException, trace: Any, tb_offset: int | None = None) -> None:
+    """IPython's hook for errors of cells: ours say what, where and next; a reader's own code has IPython's traceback."""
+    if not hasattr(error, "_render_traceback_"):
+        if isinstance(error, NameError) and not defects.ours(trace):
+            if _kernel.journal and notebooks.is_shipped(_kernel.stage, _kernel.source):
+                _shown_as(error, RunbookError(f"{error.name!r} is not there yet: a cell above this one was not run; nothing was "
+                                              "changed", where=f"notebooks/{stages.notebook(_kernel.stage)}",
+                                              next="run the cells above, in order (menu: Run, Run All Above Selected Cell)"))
+        elif defects.ours(trace):
+            _shown_as(error, defects.explained(error))
+    shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+
+
+def _shown_as(error: BaseException, told: RunbookError) -> None:
+    """IPython's hook on this one exception."""
+    vars(error)["_render_traceback_"] = told.brief.splitlines
 
 
 def shorten(error: BaseException, what: str, where: str) -> None:
-    """IPython's hook on this one exception: an interrupted cell shows three lines, as any other error of ours."""
+    """An interrupted cell shows three lines, as any other error of ours."""
     if isinstance(error, KeyboardInterrupt):
-        stopped = RunbookError(f"interrupted: {what}", where=where, next="run this cell again; what it had started was ended")
-        vars(error)["_render_traceback_"] = stopped._render_traceback_
+        _shown_as(error, RunbookError(f"interrupted: {what}", where=where,
+                                      next="run this cell again; what it had started was ended"))

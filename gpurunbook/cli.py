@@ -16,8 +16,22 @@ from typing import Annotated, Any
 
 import typer
 
-from gpurunbook import __version__, cli_account, cli_drill, cli_gpu, cli_runs, cli_stack, printing, runs, show, stages, targets
-from gpurunbook.cli_options import Chosen, ClusterFile, Json, Parameter, RunId, TargetName, choose
+from gpurunbook import (
+    __version__,
+    cli_account,
+    cli_drill,
+    cli_gpu,
+    cli_runs,
+    cli_setup,
+    cli_stack,
+    printing,
+    runs,
+    show,
+    stages,
+    targets,
+)
+from gpurunbook.cli_options import Chosen, ClusterFile, Json, Parameter, RunId, TargetName, choose, choose_anywhere
+from gpurunbook.cli_progress import pulse, telling
 from gpurunbook.config import load_cluster, locate
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.journal import Journal
@@ -28,7 +42,7 @@ from gpurunbook.report import write as write_report
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=(
     "Notebooks that take a team from nothing to the ten most likely next tokens, computed on a GPU in Kubernetes. "
-    "Begin with: gpurunbook doctor, then: gpurunbook run"))
+    "Begin with: gpurunbook init my-cluster, then in that folder: gpurunbook doctor, gpurunbook run"))
 
 USAGE: type[Exception] = typer.BadParameter.__bases__[0]
 """What typer raises for an option or a command that there is not."""
@@ -37,23 +51,25 @@ USAGE: type[Exception] = typer.BadParameter.__bases__[0]
 def main() -> None:
     """Entry point: turns this library's errors into three lines and an exit code."""
     try:
-        sys.exit(app(standalone_mode=False))  # the code of typer.Exit; None, which is 0, where a command came to its end
+        with pulse():
+            sys.exit(app(standalone_mode=False))  # the code of typer.Exit; None, which is 0, where a command came to its end
     except USAGE as error:  # it repeats what was typed, or pasted
         vars(error)["message"] = show.clean(vars(error)["message"])
         getattr(error, "show")()  # noqa: B009 - which package it is from depends on the version of typer
         sys.exit(2)
-    except typer.Abort:
-        sys.exit(1)
-    except ConfigError as error:
-        printing.complain(error)
-        sys.exit(2)
+    except (typer.Abort, KeyboardInterrupt):
+        console.print("interrupted; what was running here has been ended")
+        sys.exit(130)
     except RunbookError as error:
         printing.complain(error)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
     except OSError as error:
         named = str(error.filename or "")
         printing.complain(RunbookError(f"{named or 'a file'}: {error.strerror or error}", where=named,
                                        next="free space, or mend the permissions, then run the same again"))
+        sys.exit(1)
+    except Exception as error:  # a defect of ours: in three lines all the same, and its traceback in a file
+        printing.complain_of(error)
         sys.exit(1)
 
 
@@ -65,15 +81,22 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True,
-                                                  help="print the version")] = False) -> None:
+                                                  help="print the version")] = False,
+            verbose: Annotated[bool, typer.Option("--verbose", help="an error shows its traceback too")] = False,
+            ) -> None:
     """Options before the command."""
+    printing.show_tracebacks(verbose)
+
+
+app.command()(cli_setup.init)
+app.command()(cli_setup.setup)
 
 
 @app.command()
 def doctor(target: TargetName = "", as_json: Json = False) -> None:
     """Each program the target needs: found where, version, needed, how to get it. Exit 1 when one is lacking."""
     from gpurunbook.stages import preflight
-    chosen = choose(target, "", "")
+    chosen = choose_anywhere(target)
     kind = targets.get(chosen.target)
     cluster = load_cluster(chosen.path)
     found, checks = preflight.doctor(kind), Checks([*kind.machine(cluster), *preflight.stale(dt.date.today(), cluster)])
@@ -159,6 +182,8 @@ def _agreed(chosen: Chosen, run_id: str, values: Mapping[str, Any]) -> None:
     wishes = targets.Wishes(**{name: values[name] for name in targets.Wishes.__dataclass_fields__ if name in values})
     if info is None or not targets.get(chosen.target).begun(info.folder):
         targets.get(chosen.target).agree(load_cluster(chosen.path), wishes)
+    if info:
+        targets.get(chosen.target).keep(info.folder, wishes)
 
 
 def _walk(chosen: Chosen, folder: Path, names: Sequence[str], values: Mapping[str, Any], as_json: bool) -> None:
@@ -166,7 +191,8 @@ def _walk(chosen: Chosen, folder: Path, names: Sequence[str], values: Mapping[st
     from gpurunbook.walk import walk
     with locks.held(folder, f"`gpurunbook {'teardown' if list(names) == ['teardown'] else 'run'}`"):
         try:
-            walk(chosen.root, folder, names, values, target=chosen.target, cluster_file=chosen.parameter, tell=printing.tell)
+            with telling(folder.name) as tell:
+                walk(chosen.root, folder, names, values, target=chosen.target, cluster_file=chosen.parameter, tell=tell)
         except KeyboardInterrupt:
             console.print(f"interrupted; what was running here has been ended. Go on with: gpurunbook run --run-id {folder.name}")
             _still_costs(chosen, folder)
@@ -247,7 +273,7 @@ def _unfinished(target: str) -> str:
     return going[-1].id if going else ""
 
 
-for command in (cli_gpu.gpu, cli_stack.stack, cli_account.ami, cli_account.reap, cli_runs.status, cli_runs.report,
+for command in (cli_gpu.gpu, cli_stack.stack, cli_account.ami, cli_account.reap, cli_runs.status, cli_runs.report, cli_runs.diff,
                 cli_runs.clean):
     app.command()(command)
 app.add_typer(cli_drill.app, name="drill")

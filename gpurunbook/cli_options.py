@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gpurunbook import printing, runs, targets
+from gpurunbook import printing, runs, scaffold, targets
 from gpurunbook.config import load_cluster, locate
 from gpurunbook.errors import ConfigError
 from gpurunbook.printing import console
@@ -58,8 +58,24 @@ class Chosen:
 
 
 def choose(target: str, cluster_file: str, run_id: str) -> Chosen:
-    """Fill in what was not given: from the run that is named, else the defaults."""
-    root = runs.find_root()
+    """Fill in what was not given: from the run that is named, else the defaults. Raises ConfigError."""
+    return _chosen(runs.find_root(), target, cluster_file, run_id)
+
+
+def choose_anywhere(target: str) -> Chosen:
+    """The same for what only looks: outside every folder of ours, by what the package ships."""
+    return _chosen(root_or_shipped(), target, "", "")
+
+
+def root_or_shipped() -> Path:
+    """The folder that one stands in, else what the package ships."""
+    try:
+        return runs.find_root()
+    except ConfigError:
+        return scaffold.SOURCE
+
+
+def _chosen(root: Path, target: str, cluster_file: str, run_id: str) -> Chosen:
     runs.check_id(run_id)
     info = runs.read(root / "runs" / run_id) if run_id else None
     target = target or (info.target if info else "rehearsal")

@@ -1,4 +1,4 @@
-"""The commands about runs that there are: status, report, clean."""
+"""The commands about runs that there are: status, report, diff, clean."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from gpurunbook import diff as diffs
 from gpurunbook import printing, processes, runs, show, stages
 from gpurunbook.cli_options import Json, RunId
-from gpurunbook.errors import RunbookError
+from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.journal import Journal
 from gpurunbook.printing import out
 from gpurunbook.report import write as write_report
@@ -36,13 +37,64 @@ def status(run_id: RunId = "", as_json: Json = False) -> None:
                           states=["pass" if r["state"] in ("finished", "kept", "running") else "warn" for r in rows]))
 
 
-def report(run_id: RunId = "", as_json: Json = False) -> None:
-    """Write the run's report (one HTML file) again and print where it is."""
-    found = [info for info in runs.list_runs(runs.find_root()) if run_id in ("", info.id)]
-    if not found:
-        raise RunbookError(f"there is no run {run_id}".rstrip(), where="runs/", next="gpurunbook status")
-    page = write_report(found[-1].folder)
-    out.print(json.dumps({"run": found[-1].id, "report": str(page)}) if as_json else str(page))
+def _ids() -> list[str]:
+    """For a shell's completion: the newest run first; nothing outside every folder of ours."""
+    try:
+        return [info.id for info in reversed(runs.list_runs(runs.find_root()))]
+    except (RunbookError, OSError):
+        return []
+
+
+NAMES = "a run's id, the beginning of one, newest, or newest~1 for the one before"
+
+
+def report(run: Annotated[str, typer.Argument(metavar="RUN", help=NAMES, autocompletion=_ids, show_default=False)] = "",
+           run_id: RunId = "", show_it: Annotated[bool, typer.Option("--open", help="show it in the browser")] = False,
+           as_json: Json = False) -> None:
+    """Write the run's report (one HTML file) again and print where it is. Default: the newest run."""
+    root = runs.find_root()
+    if run_id:
+        found = runs.read(root / "runs" / run_id)
+        if found is None:
+            raise RunbookError(f"there is no run {run_id}", where="runs/", next="gpurunbook status")
+    elif not runs.list_runs(root):
+        raise RunbookError("there is no run", where="runs/", next="gpurunbook run")
+    else:
+        found = diffs.find(root, run or "newest")
+    page = write_report(found.folder)
+    out.print(json.dumps({"run": found.id, "report": str(page)}) if as_json else str(page))
+    if show_it and typer.launch(str(page), wait=True):
+        raise RunbookError("no browser could be started here", where=str(page), next="open that file in one")
+
+
+def diff(first: Annotated[str, typer.Argument(metavar="RUN", help=NAMES, autocompletion=_ids)] = "newest~1",
+         second: Annotated[str, typer.Argument(metavar="RUN", help="the other one", autocompletion=_ids)] = "newest",
+         as_json: Json = False) -> None:
+    """What differs between two runs, such as a rehearsal and one on eks, or yesterday's and today's.
+
+    Times vary, and are no difference: they are shown beside each other. What counts is target, parameters, versions, how
+    stages and checks ended, commands, and tokens (log p by more than 0.01). Exit code, as diff's: 0 the same, 1 differences, 2
+    it could not be told.
+    """
+    root = runs.find_root()
+    one, other = diffs.find(root, first), diffs.find(root, second)
+    try:
+        sections = diffs.compare(one, other)
+    except (RunbookError, OSError, LookupError, TypeError, ValueError) as error:
+        raise ConfigError(f"{one.id} and {other.id} cannot be compared: {error}", where=f"{one.folder}, {other.folder}",
+                          next="gpurunbook report of each tells them one by one") from error
+    differing = [section.title for section in sections if section.differs]
+    if as_json:
+        out.print_json(json.dumps({"first": one.id, "second": other.id, "differs": bool(differing),
+                                   "sections": diffs.to_json(sections)}))
+    else:
+        for table in filter(None, (section.table(one.id, other.id) for section in sections)):
+            printing.table(table)
+            out.print()
+        out.print(f"{one.id} and {other.id} differ in: {', '.join(differing)}" if differing else
+                  f"{one.id} and {other.id} do not differ, but for their times")
+    if differing:
+        raise typer.Exit(1)
 
 
 def clean(run_id: RunId = "", every: Annotated[bool, typer.Option("--all", help="live and kept runs too")] = False,

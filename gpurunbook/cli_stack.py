@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from gpurunbook import gpu_facts, printing, runs
-from gpurunbook.cli_options import Json
+from gpurunbook import gpu_facts, printing
+from gpurunbook.cli_options import Json, root_or_shipped
 from gpurunbook.config import load_cluster, locate
 from gpurunbook.errors import ConfigError
 from gpurunbook.gpu_stack import FAMILIES, Recipe, plan_stack
@@ -26,7 +26,7 @@ def stack(family: Annotated[str, typer.Option("--family", metavar="FAMILY", help
                                                     help="what is not given is its GPU group's; default: cluster.yaml")] = "",
           as_json: Json = False) -> None:
     """eksctl flags and Helm values for GPU nodes, line by line why, and who supports them. Asks nobody, changes nothing."""
-    found = recipe(runs.find_root(), family, instance_type, kubernetes, cluster_file, dt.date.today())
+    found = recipe(root_or_shipped(), family, instance_type, kubernetes, cluster_file, dt.date.today())
     if as_json:
         out.print_json(json.dumps(found.to_json()))
     else:

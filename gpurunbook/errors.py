@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from gpurunbook.command import Result
 
 
+BRIEF = 240
+"""Characters of each answer where there is a fold for the whole of it."""
+ECHO = "command terminated with exit code"
+"""What kubectl adds below the words of the program that failed in a pod."""
+
+
 class RunbookError(Exception):
     """Base of every error this library raises on purpose.
 
@@ -37,9 +43,18 @@ class RunbookError(Exception):
             lines.append(f"  next:  {self.next}")
         return "\n".join(lines)
 
+    @property
+    def brief(self) -> str:
+        """The three answers without a program's output, but for its last word; a notebook has the rest a fold below."""
+        first, *said = self.what.splitlines() or [""]
+        words = [line.strip() for line in said if line.strip() and not line.strip().startswith(ECHO)]
+        told = [first, *(f"  said:  {word}" for word in words[-1:])]
+        told += [f"  {key} {text}" for key, text in (("where:", self.where), ("next: ", self.next)) if text]
+        return "\n".join(line if len(line) <= BRIEF else f"{line[:BRIEF - 1]}…" for line in told)
+
     def _render_traceback_(self) -> list[str]:
-        """IPython's hook: a notebook shows the three answers, the journal keeps the traceback."""
-        return f"{type(self).__name__}: {self}".splitlines()
+        """IPython's hook: a notebook shows the answers, and what `cells` folds below them has the traceback."""
+        return f"{type(self).__name__}: {self.brief}".splitlines()
 
 
 class ConfigError(RunbookError):

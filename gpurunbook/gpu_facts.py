@@ -13,6 +13,7 @@ from typing import Any, Literal
 from gpurunbook import yaml_file
 from gpurunbook.errors import ConfigError
 from gpurunbook.plan import Check
+from gpurunbook.scaffold import SOURCE
 
 FILE = Path("manifests", "gpu-operator", "chart.yaml")
 STALE_DAYS, SOON_DAYS = 60, 30
@@ -89,16 +90,16 @@ def minor(version: str) -> tuple[int, ...]:
 
 
 def find() -> Path:
-    """The file of the checkout that one stands in, else of the one that the package lies in.
+    """The file of the folder that one stands in, or of one above; else the one that came with the package.
 
     Raises:
         ConfigError: there is neither.
     """
-    here, ours = Path.cwd(), Path(__file__).resolve().parents[1]
-    for folder in (here, *here.parents, ours):
+    here = Path.cwd()
+    for folder in (here, *here.parents, SOURCE):
         if (folder / FILE).is_file():
             return folder / FILE
-    raise ConfigError(f"there is no {FILE} here or above", where=str(here), next="cd into the checkout of gpurunbook")
+    raise ConfigError(f"there is no {FILE} here or above", where=str(here), next="make a folder: gpurunbook init my-cluster")
 
 
 def facts(path: Path | None = None) -> Facts:
@@ -109,7 +110,7 @@ def facts(path: Path | None = None) -> Facts:
     except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, OSError, ConfigError) as error:
         told = error.what if isinstance(error, ConfigError) else " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ConfigError(f"{FILE.name} cannot be read: {told}", where=str(path),
-                          next=f"git checkout {FILE}, or mend the file") from error
+                          next=f"mend the file; as shipped: git checkout {FILE}, or: gpurunbook init . --force") from error
 
 
 @cache

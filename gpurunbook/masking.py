@@ -21,6 +21,17 @@ from urllib.parse import quote, quote_plus
 HIDDEN = "[hidden]"
 SHORTEST = 8
 """Characters below which a value is no secret worth the damage of hiding each of its occurrences."""
+WORDS = frozenset(re.findall(
+    r"\S+", "gpurunbook rehearsal existing preflight provision gpu_operator next_token teardown artifact evidence finished "
+    "identity left_out modified notebook operator parameters traceback namespace namespaces pod_host workloads definitions "
+    "cluster_file max_hours allow_modified account_check uninitialized_taint accept_unknown_prices kubeconfig precisions "
+    "repetitions selector reference kubernetes cell_type markdown metadata output_type execution_count nbformat nbformat_minor "
+    "kernelspec display_name language_info display_data execute_result text/plain text/html image/png image/svg+xml "
+    "application/json papermill injected-parameters interrupted")) | {"left out"}
+"""What is no secret though a variable such as DB_PASSWORD has it as its value: words of which our own files are made.
+
+Hiding one would take a run's journal and notebooks apart, and would hide nothing: these words are in every run's files.
+"""
 PIECE = 12
 """Characters of a known secret by which a part of it is recognised, where it was cut in two."""
 SECRET_NAME = re.compile(r"_PASS$|_PAT$|[A-Z]_PWD$|"
@@ -119,14 +130,14 @@ def revealed(variables: Mapping[str, str | Secret]) -> dict[str, str]:
 
 def know(*secrets: str, account: str = "") -> None:
     """From here on hide these values too."""
-    _known.update(value for value in secrets if len(value) >= SHORTEST)
+    _known.update(value for value in secrets if _hides(value))
     if account:
         _accounts.add(account)
 
 
 def hide(text: str) -> str:
     """The text without secrets, tokens and account ids."""
-    values = frozenset(value for name, value in os.environ.items() if _says_secret(name) and len(value) >= SHORTEST) | _known
+    values = frozenset(value for name, value in os.environ.items() if _says_secret(name) and _hides(value)) | _known
     forms = _forms(values)
     if present := [form for form in forms if form in text]:
         text = re.sub("|".join(forms[form] for form in present), HIDDEN, text)
@@ -182,6 +193,11 @@ def short(account: str) -> str:
     return "*" * 8 + account[-4:]
 
 
+def _hides(value: str) -> bool:
+    """Whether each occurrence of a secret's value is to be hidden."""
+    return len(value) >= SHORTEST and value not in WORDS
+
+
 @cache
 def _says_secret(name: str) -> bool:
     return bool(SECRET_NAME.search(name) and not NOT_SECRET.search(name))
@@ -193,7 +209,7 @@ def _forms(values: frozenset[str]) -> dict[str, str]:
 
     Text -> pattern, the longest first.
     """
-    spelled = {form: re.escape(form) for value in values for line in (value, *value.splitlines()) if len(line) >= SHORTEST
+    spelled = {form: re.escape(form) for value in values for line in (value, *value.splitlines()) if _hides(line)
                for form in (line, json.dumps(line)[1:-1], html.escape(line), html.escape(line, quote=False).replace(
                    '"', "&#34;").replace("'", "&#39;"), line.replace("'", "'\"'\"'"), line.replace("/", "\\/"), quote(line),
                    quote(line, safe=""), quote_plus(line))}

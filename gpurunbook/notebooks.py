@@ -107,7 +107,8 @@ def _code_cells(notebook: Path) -> list[dict[str, Any]]:
 
 
 def _ship(root: Path) -> None:
-    found = {stage: [digest(cell["source"]) for cell in _code_cells(path(root, stage))] for stage in stages.NAMES}
+    found = {stage: [digest(cell["source"]) for cell in _code_cells(path(root, stage))]
+             for stage in (stages.START, *stages.NAMES)}
     SHIPPED.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 

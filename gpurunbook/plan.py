@@ -10,6 +10,7 @@ from typing import Any, Literal
 from gpurunbook import show
 from gpurunbook.command import Command
 
+NOTHING = "nothing to do"
 State = Literal["pass", "warn", "fail", "unknown"]
 
 
@@ -31,6 +32,12 @@ class Check:
     fix: str = ""
     later: str = ""
 
+    def __repr__(self) -> str:
+        return repr(Checks((self,)))
+
+    def _repr_html_(self) -> str:
+        return Checks((self,))._repr_html_()
+
 
 class Checks(tuple[Check, ...]):
     """Checks that show themselves as a table."""
@@ -43,7 +50,7 @@ class Checks(tuple[Check, ...]):
             if any(cells):
                 columns.append(title)
                 rows = [[*row, cell] for row, cell in zip(rows, cells, strict=True)]
-        return show.Table(columns, rows, states=[c.state for c in self])
+        return show.Table(columns, rows, "" if self else "no checks: nothing was asked", states=[c.state for c in self])
 
     @property
     def failed(self) -> list[Check]:
@@ -84,13 +91,13 @@ class Plan:
         return bool(self.commands)
 
     def __repr__(self) -> str:
-        lines = [self.reason] + [f"  (not run here) {c.short}" for c in self.elsewhere]
+        lines = [self.reason or NOTHING] + [f"  (not run here) {c.short}" for c in self.elsewhere]
         if self.commands:
             lines += [f"  {self.header}"] * bool(self.header) + [f"  {c.short}" for c in self.commands]
         return "\n".join([*map(repr, self.notes), *map(show.clean, lines)])
 
     def _repr_html_(self) -> str:
-        parts = [f"<p>{show.escape(self.reason)}</p>", *(note._repr_html_() for note in self.notes)]
+        parts = [f"<p>{show.escape(self.reason or NOTHING)}</p>", *(note._repr_html_() for note in self.notes)]
         if self.elsewhere:
             parts.append("<p><i>On AWS this would run; <b>not run here</b>:</i></p>"
                          + show.commands_html("", [c.short for c in self.elsewhere], [c.full for c in self.elsewhere],

@@ -10,29 +10,52 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from gpurunbook import show, stages
+from gpurunbook import defects, live, show, stages
 from gpurunbook.errors import RunbookError
 from gpurunbook.journal import Record
 from gpurunbook.masking import hide_json
 from gpurunbook.plan import Checks
 from gpurunbook.report import tokens
 
-console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+class _Seen(Console):
+    """What is printed is a sign of life."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        live.signed()
+        super().print(*objects, **options)
 
 
-class _Results(Console):
+class _Results(_Seen):
     """rich prints JSON with all its characters as they are; some of those are commands to a terminal."""
 
     def print_json(self, json: str | None = None, **options: Any) -> None:
         super().print_json(json and hide_json(json), **{"ensure_ascii": True, **options})
 
 
+console = _Seen(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 out = _Results(highlight=False, soft_wrap=True, markup=False, emoji=False)
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "unknown": "cyan"}
 
 
+_verbose = [False]
+
+
+def show_tracebacks(wanted: bool) -> None:
+    """Whether `complain` prints an error's traceback too."""
+    _verbose[0] = wanted
+
+
 def complain(error: RunbookError) -> None:
+    """What, where and next on stderr."""
     console.print(f"[bold red]error:[/] {plain(str(error))}")
+    if _verbose[0]:
+        console.print(plain(defects.text(error)), style="dim")
+
+
+def complain_of(error: Exception) -> None:
+    """The same for an error of nobody's making."""
+    complain(defects.told(error))
 
 
 def plain(text: str) -> str:
@@ -108,8 +131,9 @@ def checks(found: Checks) -> None:
 
 def table(rows: show.Table) -> None:
     """A table on stdout: coloured marks on a terminal, plain text when piped."""
-    lines = repr(rows).splitlines()
+    # A row is a line where a program reads it; a person's terminal is only so wide.
+    lines = rows.lines(out.width if out.is_terminal else None)
     head = 2 if rows.caption else 1
-    out.print("\n".join(lines[:head]))
-    for line, state in zip(lines[head:], rows.states or [""] * len(rows.rows), strict=True):
-        out.print(line, style=COLOURS.get(state, ""))
+    out.print("\n".join(one for part in lines[:head] for one in part))
+    for part, state in zip(lines[head:], rows.states or [""] * len(rows.rows), strict=True):
+        out.print("\n".join(part), style=COLOURS.get(state, ""))

@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import platform
-from dataclasses import dataclass, field
-from datetime import datetime
+import shlex
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from gpurunbook import files, runs, show, stages, targets
+from gpurunbook import files, rung_times, runs, show, targets
 from gpurunbook.errors import RunbookError
 from gpurunbook.gantt import gantt
 from gpurunbook.journal import Journal, Record
+from gpurunbook.outcome import outcome, span, stages_done
+from gpurunbook.pictures import pictures
 from gpurunbook.stages import answer
+from gpurunbook.story import StageStory, stories
 
-LADDER = "Time that each rung of the ladder took, from the node to the GPU."
+__all__ = ["StageStory", "latencies", "stories", "tokens", "write"]
+
 PACKAGES = ("gpurunbook", "papermill", "jupyterlab", "kubernetes", "matplotlib")
-
-
-@dataclass
-class StageStory:
-    """What a stage did, from its records: outcome, commands, checks, waits, errors.
-
-    `seconds` is the wall time of its last walk: the whole notebook's where papermill ran it. `modified` says how the
-    notebook's code differed from the shipped one; "" when it did not.
-    """
-
-    name: str
-    seconds: float = 0.0
-    outcome: str = "not run"
-    commands: list[dict[str, Any]] = field(default_factory=list)
-    checks: list[dict[str, Any]] = field(default_factory=list)
-    waits: list[Record] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-    began: float | None = None
-    modified: str = ""
-
-    @property
-    def title(self) -> str:
-        return stages.notebook(self.name).removesuffix(".ipynb").replace("_", " ", 1)
+MARKS = {"done": "pass", "failed": "fail", "started": "warn", "not run": "unknown"}
+"""How a stage's outcome is marked."""
 
 
 def write(folder: Path) -> Path:
@@ -58,19 +39,18 @@ def write(folder: Path) -> Path:
                            next="gpurunbook status")
     records = list(Journal(folder).records())
     told = stories(records)
-    # Whatever text gets onto the page, no control character passes; markup is escaped after that.
     environment = Environment(loader=PackageLoader("gpurunbook", "templates"), autoescape=True, trim_blocks=True,
-                              lstrip_blocks=True, undefined=StrictUndefined,
-                              finalize=lambda value: show.clean(value) if isinstance(value, str) else value)
+                              lstrip_blocks=True, undefined=StrictUndefined, finalize=_cleaned)
+    environment.filters |= {"took": took, "tick": tick, "usually": usually}
+    target = targets.get(info.target)
     path = folder / "report.html"
     page = environment.get_template("report.html").render(
-        run=info, stories=told, total=sum(s.seconds for s in told), marks=show.MARKS,
-        cannot_show=targets.get(info.target).cannot_show, failed=[s for s in told if s.outcome == "failed"],
-        programs=_programs(records),
+        run=info, stories=told, outcome=outcome(info, told, records), stages_done=stages_done(told), span=span(records),
+        ended=records[-1]["time"], marks=show.MARKS, stage_marks=MARKS, cannot_show=target.cannot_show,
+        programs={r["name"]: r for r in records if r["kind"] == "program"}, header=_header(folder, records),
         versions={name: version(name) for name in PACKAGES} | {"Python": platform.python_version()},
-        spent=targets.get(info.target).spent(folder), tokens=tokens(folder), latency=_latency(folder),
-        pictures={name: _picture(folder / "artifacts" / f"{name}.png") for name in ("top10", "latency", "rungs")},
-        gantt=gantt(records), ladder_alt=LADDER)
+        ours=target.ours, spent=target.spent(folder), tokens=tokens(folder), latency=latencies(folder), gantt=gantt(records),
+        pictures=pictures(folder, told), ladder=rung_times.read(folder))
     files.write(path, page)
     return path
 
@@ -82,47 +62,47 @@ def tokens(folder: Path) -> dict[str, Any] | None:
     return _answer(folder / "artifacts" / "next_tokens.json") if done else None
 
 
-def stories(records: list[Record]) -> list[StageStory]:
-    """The records sorted by stage; a stage that ran more than once keeps all its commands."""
-    told = {name: StageStory(name) for name in stages.NAMES}
-    by_id: dict[str, dict[str, Any]] = {}
-    for record in records:
-        story = told.get(record.get("stage", ""))
-        kind = record["kind"]
-        if kind == "result":
-            if (command := by_id.get(record["id"])) is not None:
-                command |= {key: record.get(key) for key in ("code", "seconds", "error", "tail")}
-        elif story is None:
-            continue
-        elif kind == "stage":
-            moment = datetime.fromisoformat(record["time"]).timestamp()
-            if record["state"] == "started":
-                story.began, story.outcome = moment, "started"
-            else:
-                story.outcome = record["state"]
-                story.seconds = moment - story.began if story.began else story.seconds
-        elif kind == "notebook" and record["state"] == "ended":
-            story.seconds = record["seconds"]
-        elif kind == "notebook":
-            story.modified = record.get("modified", "")
-        elif kind == "cell":
-            story.modified = story.modified or "a cell was run that is not a shipped one"
-        elif kind == "intent":
-            command = {key: record[key] for key in ("shown", "argv", "why", "changes")}
-            command |= {"code": None, "seconds": None, "error": "no result: interrupted", "tail": ""}
-            by_id[record["id"]] = command
-            story.commands.append(command)
-        elif kind == "checks":
-            story.checks = record["checks"]
-        elif kind == "wait":
-            story.waits.append(record)
-        elif kind == "error":
-            story.errors.append(record["error"])
-    return list(told.values())
+def latencies(folder: Path) -> list[dict[str, Any]]:
+    """Of each precision that was timed: its name, percentiles and samples, in ms; [] where none was."""
+    found = _answer(folder / "artifacts" / "latency.json")
+    if not found:
+        return []
+    from gpurunbook.stages.latency import summary
+    return [{"precision": arm["precision"], "samples": arm["samples_ms"], **summary(arm["samples_ms"])}
+            for arm in found["arms"] if arm["samples_ms"]]
 
 
-def _programs(records: list[Record]) -> dict[str, Record]:
-    return {r["name"]: r for r in records if r["kind"] == "program"}
+def _cleaned(value: Any) -> Any:
+    """Whatever text gets onto the page, no control character passes; markup is escaped after that. A macro's is both already."""
+    return show.clean(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def took(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `2 min 5 s`, `3 h 12 min`."""
+    if seconds < 119.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def tick(seconds: float) -> str:
+    """Of an axis: `0 s`, `80 s`, `2:39`, `3:12 h`."""
+    whole = round(seconds)
+    if whole < 120:
+        return f"{seconds:.1f} s" if 0 < seconds < 9.95 else f"{whole} s"
+    return f"{whole // 60}:{whole % 60:02d}" if whole < 7200 else f"{whole // 3600}:{whole // 60 % 60:02d} h"
+
+
+def usually(pair: tuple[float, float]) -> str:
+    """`5 to 30 s`, `12 to 21 min`."""
+    low, high = pair
+    return f"{low:.2g} to {high:.3g} s" if high < 600 else f"{low / 60:.0f} to {high / 60:.0f} min"
+
+
+def _header(folder: Path, records: list[Record]) -> str:
+    """The line under which the short commands can be pasted, as far as the journal tells."""
+    path = next((str(Path(r["path"]).parent) for r in records if r["kind"] == "program" and r["name"] == "kubectl"), "")
+    return f"export KUBECONFIG={shlex.quote(str(folder / 'kubeconfig'))}" + (f" PATH={shlex.quote(path)}:$PATH" if path else "")
 
 
 def _json(path: Path) -> dict[str, Any] | None:
@@ -142,15 +122,3 @@ def _answer(path: Path) -> dict[str, Any] | None:
     except ValueError:
         return None
     return {**found, "top": found["arms"][0]["top"]}
-
-
-def _latency(folder: Path) -> list[dict[str, Any]]:
-    found = _answer(folder / "artifacts" / "latency.json")
-    if not found:
-        return []
-    from gpurunbook.stages.latency import summary
-    return [{"precision": arm["precision"], **summary(arm["samples_ms"])} for arm in found["arms"] if arm["samples_ms"]]
-
-
-def _picture(path: Path) -> str | None:
-    return base64.b64encode(path.read_bytes()).decode() if path.exists() else None

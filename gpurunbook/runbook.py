@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpurunbook import again, cells, identity, interrupted, locks, programs, show, stages, targets
+from gpurunbook import again, cells, changed, identity, interrupted, live, locks, programs, show, stages, targets
 from gpurunbook.command import Command, Result, environment, failure
 from gpurunbook.command import run as run_command
 from gpurunbook.config import ClusterConfig, load_cluster, locate
@@ -30,6 +30,7 @@ from gpurunbook.processes import RUN_VARIABLE, Process
 from gpurunbook.programs.helm import Helm
 from gpurunbook.programs.kubectl import Kubectl
 from gpurunbook.runs import find_root, newest, resolve
+from gpurunbook.stages import order
 
 if TYPE_CHECKING:
     import kubernetes.client
@@ -152,7 +153,8 @@ class Run:
                                    "that was known", where=str(self.journal.path), next="run this notebook again from its start")
             for path, text in plan.files.items():
                 write(path, text)
-            return [self._run(command, True) for command in plan]
+            with changed.watched(self, plan):
+                return [self._run(command, True) for command in plan]
 
     def _run(self, command: Command, check: bool) -> Result:
         try:
@@ -180,17 +182,16 @@ class Run:
         if command.changes:
             locks.still(self.folder)
         intent, began = new_id(), time.monotonic()
-        live = show.Live(command.why, command.usual, self._meter)
+        shown = live.Live(command.why, command.usual, self._meter, live.interrupting(command))
         log = private(self.folder / "logs") / f"{self.stage}.log" if self.journal.writes else None
         self.journal.append("intent", id=intent, stage=self.stage, argv=command.argv, shown=command.short,
-                            why=command.why, changes=command.changes, by=Process.of(os.getpid()).key)
+                            why=command.why, changes=command.changes, by=Process.of(os.getpid()).key, usual=command.usual)
         try:
-            with self.target.following(self, command, live):
+            with shown, self.target.following(self, command, shown):
                 result = run_command(
-                    command, env=self.environment | {interrupted.VARIABLE: intent}, log=log, watch=live, check=False,
+                    command, env=self.environment | {interrupted.VARIABLE: intent}, log=log, watch=shown, check=False,
                     cwd=self.root, started=lambda pid: self.journal.append("pid", id=intent, process=Process.of(pid).key))
         except BaseException as error:  # Ctrl-C too: the program has been ended
-            live.stopped(time.monotonic() - began)
             cells.shorten(error, command.why, str(log or self.journal.path))
             ended = getattr(error, "result", None)
             self.journal.append("result", id=intent, code=ended.code if ended else None, seconds=time.monotonic() - began,
@@ -199,7 +200,6 @@ class Run:
                 return ended  # type: ignore[no-any-return]
             raise
         self.journal.append("result", id=intent, code=result.code, seconds=result.seconds, tail=result.tail)
-        live.done(result.seconds)
         if command.changes and result.code == 0:
             said = result.stdout.strip().splitlines()[-6:]
             show.show(show.Terminal(command.short, "\n".join(said), result.seconds))
@@ -219,26 +219,24 @@ class Run:
         Raises:
             RunbookError: still blocked after `limit` seconds; the last blocker is in the message.
         """
-        began, live, blocker = time.monotonic(), show.Live(what, usual, self._meter), ""
-        while True:
-            seen, elapsed = probe(), time.monotonic() - began
-            if seen != blocker:
-                self.journal.append("wait", stage=self.stage, what=what, blocker=seen, seconds=round(elapsed, 3))
-            if not seen:
-                live.done(elapsed)
-                return elapsed
-            blocker = seen
-            if elapsed > limit:
-                live.stopped(elapsed)
-                raise RunbookError(f"{what}: not within {limit:g} s; last seen: {blocker}",
-                                   where=f"{self.journal.path}", next=next)
-            live(elapsed, blocker)
-            try:
-                time.sleep(self.target.poll)
-            except KeyboardInterrupt as error:
-                live.stopped(elapsed)
-                cells.shorten(error, f"waiting for: {what}; last seen: {blocker}", str(self.journal.path))
-                raise
+        began, blocker = time.monotonic(), ""
+        try:
+            with live.Live(what, usual, self._meter, live.LOOKS) as shown:
+                while True:
+                    seen, elapsed = probe(), time.monotonic() - began
+                    if seen != blocker:
+                        self.journal.append("wait", stage=self.stage, what=what, blocker=seen, seconds=round(elapsed, 3),
+                                            usual=usual)
+                    if not seen:
+                        return elapsed
+                    shown.blocker = blocker = seen
+                    if elapsed > limit:
+                        raise RunbookError(f"{what}: not within {limit:g} s; last seen: {blocker}",
+                                           where=f"{self.journal.path}", next=next)
+                    time.sleep(self.target.poll)
+        except KeyboardInterrupt as error:
+            cells.shorten(error, f"waiting for: {what}; last seen: {blocker}", str(self.journal.path))
+            raise
 
     def verify(self, checks: list[Check] | Checks) -> Checks:
         """Show and journal the checks; without a failure the stage is done.
@@ -296,9 +294,9 @@ def open_run(stage: str, *, run_id: str = "", target: str = "rehearsal", cluster
 
     Raises:
         ConfigError: unknown stage or target, or a broken cluster.yaml.
-        RunbookError: the stage needs a cluster, and this run has none that answers.
+        RunbookError: the stage needs a cluster, and this run has none that answers, or an earlier stage is missing.
     """
-    cells.forget()
+    cells.begin()
     if stage not in stages.NAMES:
         raise ConfigError(f"unknown stage {stage!r}", where="notebooks/", next=f"one of: {', '.join(stages.NAMES)}")
     root = find_root()
@@ -326,4 +324,6 @@ def open_run(stage: str, *, run_id: str = "", target: str = "rehearsal", cluster
     if stage not in WITHOUT_CLUSTER:
         run.admit()
         run.check_identity()
+        if not quiet:
+            order.refuse(run)
     return run

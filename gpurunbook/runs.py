@@ -37,7 +37,7 @@ def find_root(start: Path | None = None) -> Path:
         if (folder / "notebooks").is_dir() and (folder / "manifests").is_dir():
             return folder
     raise ConfigError(f"no folder with notebooks/ and manifests/ at or above {here}", where=str(here),
-                      next="change into the checkout")
+                      next="change into such a folder, or make one: gpurunbook init my-cluster")
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import html
 import json
 import re
+import shutil
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gpurunbook.masking import hide
@@ -19,6 +19,8 @@ MARKS = {"pass": "✓", "warn": "!", "fail": "✗", "unknown": "?", "": " "}
 COLOURS = {"pass": "#218c40", "warn": "#a87100", "fail": "#df3b43", "unknown": "#7a838c"}
 """Middle tones: each has a contrast of 4 or more on white and on JupyterLab's dark ground."""
 NUMBER = re.compile(r"-?[0-9][0-9,]*(\.[0-9]+)?")
+NARROWEST = 12
+"""Columns of a terminal below which no column of a table is cut."""
 ONE_LINE = 32
 """Characters up to which a cell of a table is never broken, such as a range of versions."""
 PRE = ("margin:4px 0;padding:6px 10px;border-radius:4px;background:rgba(127,127,127,.13);"
@@ -57,13 +59,29 @@ class Table:
     caption: str = ""
     states: Sequence[str] = ()
 
-    def __repr__(self) -> str:
+    def lines(self, width: int | None = None) -> list[list[str]]:
+        """The caption, if there is one, the header and each row as lines: one each, or where that is wider than `width` (in
+        columns of a terminal) as many as its longest cell takes when the wide columns share the room.
+        """
         head, *rows = [[line(cell) for cell in row] for row in (self.columns, *self.rows)]
-        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        widths = [max(map(wide, column)) for column in zip(head, *rows, strict=True)]
         marks = [MARKS[state] + " " for state in self.states] or [""] * len(rows)
-        lines = [" " * len(marks[0] if marks else "") + "  ".join(map(str.ljust, head, widths))]
-        lines += [mark + "  ".join(map(str.ljust, row, widths)) for mark, row in zip(marks, rows, strict=True)]
-        return "\n".join(text.rstrip() for text in ([line(self.caption)] if self.caption else []) + lines)
+        edge = " " * len(marks[0] if marks else "")
+        if width is not None:
+            widths = _narrowed(widths, width - len(edge) - 2 * (len(widths) - 1))
+        made = [[line(self.caption)]] if self.caption else []
+        for mark, row in zip([edge, *marks], [head, *rows], strict=True):
+            cells = [wrapped(cell, most) for cell, most in zip(row, widths, strict=True)]
+            deep = max(map(len, cells))
+            made.append([((edge if i else mark) + "  ".join(
+                (part := cell[i] if i < len(cell) else "") + " " * (most - wide(part))
+                for cell, most in zip(cells, widths, strict=True))).rstrip() for i in range(deep)])
+        return made
+
+    def __repr__(self) -> str:
+        # A person's terminal is only so wide; in a log or a file a row is a line, which can be searched.
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        return "\n".join(one for lines in self.lines(width) for one in lines)
 
     def _repr_html_(self) -> str:
         sides = ["right" if self.rows and all(NUMBER.fullmatch(str(cell)) for cell in column) else "left"
@@ -82,6 +100,34 @@ class Table:
                    if self.caption else "")
         return (f"<table style='display:block;overflow-x:auto;border:0'>{caption}<thead><tr>{head}</tr></thead>"
                 f"<tbody>{body}</tbody></table>")
+
+
+def wide(text: str) -> int:
+    """Columns that a text takes on a terminal: two for a Chinese character, none for a mark above a letter."""
+    from rich.cells import cell_len
+    return len(text) if text.isascii() else cell_len(text)
+
+
+def wrapped(text: str, most: int) -> list[str]:
+    """The text in lines of at most so many columns, broken between words, and inside one that is longer than a line."""
+    lines: list[str] = []
+    now = ""
+    for word in re.findall(r"\S+\s*|\s+", text):
+        if now and wide(now + word.rstrip()) > most:
+            lines, now = [*lines, now.rstrip()], ""
+        for letter in word if wide(word.rstrip()) > most else [word]:
+            if wide((now + letter).rstrip()) > most and now:
+                lines, now = [*lines, now], ""
+            now += letter
+    return [*lines, now.rstrip()]
+
+
+def _narrowed(widths: list[int], room: int) -> list[int]:
+    """Widths whose sum is at most `room`, where that can be: the widest are cut to the same, none below NARROWEST."""
+    cap = min(max(widths, default=0), max(room, NARROWEST))
+    while sum(min(width, cap) for width in widths) > room and cap > NARROWEST:
+        cap -= 1
+    return [min(width, cap) for width in widths]
 
 
 def _breaks(cell: object) -> str:
@@ -116,6 +162,28 @@ class Box:
                       + "".join(f"<div style='padding-left:1.2em'>{escape(line)}</div>" for line in rest) + "</details>")
         return (f"<div style='border-left:4px solid {COLOURS[self.state]};padding:2px 12px;margin:4px 0;line-height:1.45;"
                 f"overflow-wrap:anywhere'><b>{escape(self.title)}</b>{lines}</div>")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What only some readers want, a click away in a notebook: named parts, each a text of any length."""
+
+    title: str
+    parts: tuple[tuple[str, str], ...]
+
+    def __repr__(self) -> str:
+        """A line for each part: of a text that has several, how many."""
+        told = [(name, text if len(text.splitlines()) <= 1 else f"{len(text.splitlines())} lines") for name, text in self.parts]
+        return "\n".join([line(self.title), *(f"  {line(name)}: {line(text)}" for name, text in told)])
+
+    def _repr_html_(self) -> str:
+        block = f"{PRE};display:block;white-space:pre-wrap;overflow-wrap:anywhere;max-height:24em;overflow-y:auto"
+        parts = "".join(f"<div style='padding-left:1.2em'>{escape(name)}: <code>{escape(text)}</code></div>"
+                        if len(text.splitlines()) <= 1 else
+                        f"<div style='padding-left:1.2em'>{escape(name)}:<pre style='{block}'>{escape(text)}</pre></div>"
+                        for name, text in self.parts)
+        return (f"<details style='font-size:.9em;margin:4px 0'><summary style='cursor:pointer'>{escape(self.title)}</summary>"
+                f"{parts}</details>")
 
 
 def banner(title: str, warnings: Sequence[str], target: str, cannot_show: Sequence[str]) -> Box:
@@ -174,52 +242,3 @@ def show(thing: object) -> None:
         display(thing)  # type: ignore[no-untyped-call]
     else:
         print(thing, flush=True)
-
-
-class Live:
-    """One place on the screen for a step that takes time: phase, elapsed, usual range, last line.
-
-    In a notebook one display is updated in place; elsewhere a line is printed when there is news, at most
-    each five seconds. `meter` says what it has cost so far, where it costs.
-    """
-
-    def __init__(self, phase: str, usual: tuple[float, float] | None = None, meter: Callable[[], str] = str) -> None:
-        self.phase, self.usual, self.last, self._meter = phase, usual, "", meter
-        self._shown, self._handle, self._started = 0.0, None, time.monotonic()
-
-    def __call__(self, elapsed: float, said: str) -> None:
-        if said:
-            self.last = said
-        every = 0.5 if in_notebook() else 5.0
-        # A step that ends within the first second needs no progress line.
-        if elapsed < 1 or time.monotonic() - self._shown < every:
-            return
-        self._shown = time.monotonic()
-        usual = f", usually {self.usual[0]:g} to {self.usual[1]:g} s" if self.usual else ""
-        spent = f", {meter}" if (meter := self._meter()) else ""
-        mark = "…" if in_notebook() else "⏳"  # a browser on a plain Linux machine may have no font for emoji
-        self._update(f"{mark} {self.phase}: {elapsed:.0f} s{usual}{spent}", self._last())
-
-    def done(self, seconds: float) -> None:
-        """The last word, only if something was shown before."""
-        if self._shown:
-            self._update(f"✓ {self.phase}: {seconds:.1f} s", state="pass")
-
-    def stopped(self, seconds: float) -> None:
-        """The last word for a step that failed or was interrupted: no hourglass stays on the screen."""
-        if self._shown:
-            self._update(f"✗ {self.phase}: stopped after {seconds:.1f} s", self._last(), "fail")
-
-    def _last(self) -> str:
-        return line(self.last[:4000])[:160]  # a program may print a line without an end
-
-    def _update(self, text: str, said: str = "", state: str = "unknown") -> None:
-        if not in_notebook():
-            print(line(f"{text} · {said}" if said else text), flush=True)
-        else:
-            from IPython.display import display
-            box = Box(text, (said,) if said else (), state)
-            if self._handle is None:
-                self._handle = display(box, display_id=True)  # type: ignore[no-untyped-call]
-            else:
-                self._handle.update(box)

@@ -1,12 +1,23 @@
-"""A token as people can read it: nothing invisible, nothing that the charts' font cannot draw."""
+"""A token as people can read it: nothing invisible, nothing that the charts' font cannot draw, nothing that reads as markup."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from functools import cache
 from typing import Any
 
 WHITESPACE = {" ": "·", "\n": "⏎", "\t": "⇥"}
+OURS = frozenset("·⏎⇥⟨⟩")
+"""What marks something here. In a token itself they are escaped, or a token could look like another."""
+MARKS = 2
+"""Marks on one letter that are drawn; more would pile up over the lines above."""
+BLANK = frozenset((0x034F, 0x115F, 0x1160, 0x2800, 0x3164, 0xFFA0, *range(0xFE00, 0xFE10)))
+"""Letters, marks and symbols that have no ink: fillers, variation selectors, the empty braille cell."""
+BYTE = re.compile("<0x([0-9A-F]{2})>")
+"""A byte, as SentencePiece spells it."""
+WORD = "▁"
+"""SentencePiece's space before a word, which decoding a single token drops."""
 
 
 def show_token(text: str) -> str:
@@ -16,18 +27,29 @@ def show_token(text: str) -> str:
     spaces, marks without a letter, glyphs that the font lacks), become ⟨U+1F984⟩. A byte that is no character on its
     own (Python's surrogateescape) becomes ⟨0xF0⟩.
     """
-    shown = ""
-    for i, char in enumerate(text):
-        code, kind = ord(char), unicodedata.category(char)
-        if char in WHITESPACE:
-            shown += WHITESPACE[char]
-        elif 0xDC80 <= code <= 0xDCFF:
-            shown += f"⟨0x{code - 0xDC00:02X}⟩"
-        elif kind[0] in "CZ" or char in WHITESPACE.values() or code not in _glyphs() or (kind[0] == "M" and i == 0):
-            shown += f"⟨U+{code:04X}⟩"
-        else:
-            shown += char
-    return shown
+    return "".join(WHITESPACE.get(char, "") or _shown(text, i) for i, char in enumerate(text))
+
+
+def drawable(text: str) -> str:
+    """Any other text that goes into a chart, such as a model's name: spaces stay, and · is a dot."""
+    return "".join(char if char in {" ", *OURS} else _shown(text, i) for i, char in enumerate(text))
+
+
+def _shown(text: str, i: int) -> str:
+    char, code, kind = text[i], ord(text[i]), unicodedata.category(text[i])
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"⟨0x{code - 0xDC00:02X}⟩"
+    if kind[0] in "CZ" or char in OURS or code not in _glyphs() or code in BLANK or (kind[0] == "M" and _loose(text, i)):
+        return f"⟨U+{code:04X}⟩"
+    return char
+
+
+def _loose(text: str, i: int) -> bool:
+    """Whether a mark has no drawn letter or digit that carries it, or is one too many."""
+    carriers = text[max(0, i - MARKS):i]
+    while carriers and unicodedata.category(carriers[-1])[0] == "M":
+        carriers = carriers[:-1]
+    return not carriers or unicodedata.category(carriers[-1])[0] not in "LN" or ord(carriers[-1]) not in _glyphs()
 
 
 @cache
@@ -46,8 +68,12 @@ def _bytes_alphabet() -> dict[str, int]:
 
 
 def visible(token: dict[str, Any]) -> str:
-    """A token's visible text; its bytes where it is only a part of a character."""
-    alphabet, spelled = _bytes_alphabet(), str(token.get("token") or "")
-    if "�" in token["text"] and spelled and all(char in alphabet for char in spelled):
+    """A token's visible text; its bytes where it is only a part of a character, its id where it has no text at all."""
+    alphabet, spelled, text = _bytes_alphabet(), str(token.get("token") or ""), str(token["text"])
+    if "�" in text and (byte := BYTE.fullmatch(spelled)):
+        return f"⟨0x{byte[1]}⟩"
+    if "�" in text and spelled and all(char in alphabet for char in spelled):
         return show_token(bytes(alphabet[char] for char in spelled).decode("utf-8", "surrogateescape"))
-    return show_token(str(token["text"]))
+    if not text:  # a vocabulary is padded beyond its tokens, and some have no text of their own
+        return show_token(spelled.replace(WORD, " ")) or f"⟨id {token['id']}⟩"
+    return show_token(" " * (spelled.startswith(WORD) and not text.startswith(" ")) + text)

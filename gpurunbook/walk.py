@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +89,11 @@ def _papermill(source: Path, output: Path, given: Mapping[str, Any], root: Path)
         if error.ename in ("RunbookError", "ConfigError", "CommandFailed", "AwsError", "Unreachable", "Refused"):
             raise RunbookError(error.evalue) from error  # its text already says what, where and next
         raise RunbookError(f"{error.ename}: {error.evalue}", where=str(output), next="look at the executed notebook") from error
-    except OSError as error:
-        with suppress(OSError):
-            output.unlink(missing_ok=True)  # papermill writes in place: what is there is torn
-        raise RunbookError(f"the executed notebook cannot be written: {error.strerror}", where=str(output),
-                           next="free space or mend the permissions, then run the same again") from error
+    except OSError as error:  # none of the executed notebook's: what writes that (executed.Writer) says so itself
+        named = f": {error.filename}" if error.filename else ""
+        raise RunbookError(f"{source.name} could not be run{named}: {error.strerror or error}",
+                           where=str(error.filename or source),
+                           next="mend that, then run the same again; the traceback: gpurunbook --verbose run ...") from error
     finally:
         _scrub(output)
 

@@ -22,7 +22,8 @@ def answer(*precisions: str, **changes: Any) -> dict[str, Any]:
     return {"schema": "gpurunbook/next-token/1", "prompt": PROMPT,
             "prompt_tokens": [{"id": 1, "text": "Long", "token": "Long"}], "model": "SmolLM2-135M", "vocab_size": 49152,
             "revision": "sha256:" + "1" * 64, "versions": {"python": "3.11.9", "torch": "2.10.0+cpu"},
-            "device": "CPU, 2 threads", "arms": [arm(one) for one in precisions or ("int8",)], **changes}
+            "device": "CPU, 2 threads", "copy_bytes_per_second": 2e10,
+            "arms": [arm(one) for one in precisions or ("int8",)], **changes}
 
 
 def line(**changes: Any) -> str:

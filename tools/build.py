@@ -3,7 +3,7 @@
 
 For each program, in this order: the PATH, if its version fits; this user's cache; else a build into that cache.
 gpurunbook/programs/locate.py does the finding, go.mod and go.sum pin what is built. Only the standard library is used, because
-`make setup` runs this before the project's environment exists.
+`make setup` runs this before the project's environment exists; `gpurunbook setup` runs it too, from a wheel as well.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "gpurunbook" / "programs"))
+# Two folders up is the checkout; in a wheel, where tools/ lies in gpurunbook/shipped/, three up is the package.
+sys.path.insert(0, str(next(
+    folder for above in Path(__file__).resolve().parents[1:3]
+    for folder in (above / "gpurunbook" / "programs", above / "programs") if folder.is_dir())))
 
 from locate import Found, Group, Program, ToolError, cache_bin, load, missing, probe, search_cache, search_path, stop
 
@@ -188,6 +191,16 @@ def ensure(group: Group, bin_folder: Path, found: list[Found]) -> list[Found]:
     ]
 
 
+def look(group: Group) -> tuple[list[Found], ToolError | None]:
+    """What the PATH and the cache have, and why the cache could not be asked."""
+    found = search_path(group)
+    try:
+        # Only where something is missing is Go needed, which also names the cache.
+        return (search_cache(group, cache_bin(group), found) if missing(found) else found), None
+    except ToolError as error:
+        return found, error
+
+
 def table(found: list[Found]) -> str:
     """A line for each program; `where` says why, if it is missing."""
     rows = [("program", "version", "found", "where")]
@@ -196,25 +209,37 @@ def table(found: list[Found]) -> str:
     return "\n".join("  ".join([*map(str.ljust, row, widths), row[3]]) for row in rows)
 
 
-def report(group: Group, check: bool, as_json: bool) -> int:
+def report(groups: list[Group], check: bool, as_json: bool) -> int:
     """Find, build unless `check`, and print, whatever happened; 0 if all are there. ToolError after the table."""
-    found = search_path(group)
-    trouble = None
-    try:
-        if missing(found):  # only then is Go needed, which also names the cache
-            bin_folder = cache_bin(group)
-            found = search_cache(group, bin_folder, found)
-        if missing(found) and not check:
-            found = ensure(group, bin_folder, found)
-    except ToolError as error:
-        trouble = error
-    print(json.dumps([asdict(one) for one in found], indent=2) if as_json else table(found))
-    for program in group.programs:
-        if program.name in missing(found):
+    rows, trouble = [], None
+    for group in groups:
+        found, failed = look(group)
+        try:
+            if missing(found) and not check and not failed:
+                found = ensure(group, cache_bin(group), found)
+        except ToolError as error:
+            failed = error
+        rows += found
+        trouble = trouble or failed
+    print(json.dumps([asdict(one) for one in rows], indent=2) if as_json else table(rows))
+    for program in (program for group in groups for program in group.programs):
+        if program.name in missing(rows):
             say(f"{program.name} ({program.needs()}): {program.get}")
     if trouble:
         raise trouble
-    return 1 if missing(found) else 0
+    return 1 if missing(rows) else 0
+
+
+def chosen(names: list[str], eksctl: bool) -> list[Group]:
+    """The groups that hold the programs named, each with these alone; without names, all of one group."""
+    if not names:
+        return [load("eksctl" if eksctl else "rehearsal")]
+    groups = [load("rehearsal"), load("eksctl")]
+    if unknown := set(names) - {program.name for group in groups for program in group.programs}:
+        known = ", ".join(program.name for group in groups for program in group.programs)
+        raise ToolError(f"unknown program: {', '.join(sorted(unknown))}", "the arguments", f"name some of: {known}")
+    kept = [replace(group, programs=tuple(p for p in group.programs if p.name in names)) for group in groups]
+    return [group for group in kept if group.programs]
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -224,6 +249,7 @@ def arguments() -> argparse.ArgumentParser:
         epilog="Exit status: 0 all there, 1 something missing or failed, 130 interrupted. Progress goes to stderr. "
         "The cache is $XDG_CACHE_HOME/gpurunbook/tools, else ~/.cache/gpurunbook/tools; it may be deleted at any time.",
     )
+    parser.add_argument("programs", nargs="*", metavar="PROGRAM", help="only these; default: all that a rehearsal needs")
     parser.add_argument("--eksctl", action="store_true", help="eksctl, for the eks target, instead of the rehearsal's")
     parser.add_argument("--check", action="store_true", help="build nothing; exit 1 if anything is missing")
     shape = parser.add_mutually_exclusive_group()
@@ -235,13 +261,13 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns its exit status."""
     options = arguments().parse_args(argv)
-    group = load("eksctl" if options.eksctl else "rehearsal")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a build that is told to end tidies up first
     try:
+        groups = chosen(options.programs, options.eksctl)
         if options.print_bin:
-            print(cache_bin(group))
+            print(cache_bin(groups[0]))
             return 0
-        return report(group, options.check, options.json)
+        return report(groups, options.check, options.json)
     except ToolError as error:
         say(str(error))
         return 1

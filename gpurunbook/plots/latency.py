@@ -1,59 +1,117 @@
-"""Every sample of a measurement, in order."""
+"""Every sample of a measurement: in order, and how they are distributed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
+from gpurunbook.plots.files import Row, kept
 from gpurunbook.plots.names import arm_name, made_by
-from gpurunbook.plots.page import PALETTES, Chart, Result, Theme, bare, legend, page, written
-from gpurunbook.stages.latency import summary
+from gpurunbook.plots.page import OURS, PALETTES, Chart, Palette, Result, Theme, bare, legend, page
+from gpurunbook.stages.latency import compared, roofline, summary
+
+MARKERS = "os^Dv*"
+SIGNS = "●■▲◆▼★"
+SHARES = {"p50": 50, "p95": 95, "p99": 99}
 
 
 def latency(result: Result, *, footer: str, path: Path | None = None, theme: Theme = "light") -> Chart:
-    """Every sample of every arm in the order measured, with p50, p95 and p99.
+    """Every sample of every arm in the order measured, beside it their distribution (ECDF) with p50, p95 and p99.
 
-    Samples over four times the largest median are arrows at the top; the legend says how many and how large.
+    Both share one axis of milliseconds. Samples over four times the largest median are arrows at its end; the legend says
+    how many and how large. The dotted line across both is the roofline of an arm: its weights read once.
+
+    Args:
+        result: what main.py printed, with samples.
+        footer, path, theme: as for `top10`.
     """
-    colours, arms = PALETTES[theme], result["arms"]
-    count, height = len(arms[0]["samples_ms"]), 5.6
+    if path:
+        return kept(lambda one: _latency(result, footer, one), path, theme, _rows(result),
+                    {"footer": footer, "copy_bytes_per_second": result.get("copy_bytes_per_second"), "arms": _said(result)})
+    return _latency(result, footer, theme)
+
+
+@matplotlib.rc_context(OURS)
+def _latency(result: Result, footer: str, theme: Theme) -> Chart:
+    colours, arms = PALETTES[theme], result["arms"][:len(MARKERS)]
+    copied, count = result.get("copy_bytes_per_second"), len(arms[0]["samples_ms"])
+    lines = len(arms) + bool(copied)
+    height = 5.2 + 0.22 * lines
     figure, above = page(f"Full forward pass of {len(result['prompt_tokens'])} tokens, {count} times", footer, colours,
                          height=height, made_by=made_by(result))
-    figure.text(0.04, above, f"after {arms[0]['warm_up']} warm-up passes of each precision; they take turns (ABBA), so "
-                "that a drift of the machine hits all alike", color=colours.muted, fontsize=9.5, va="center")
-    bottom = (1.25 + 0.22 * len(arms)) / height
-    axes = figure.add_axes((0.085, bottom, 0.735, above - bottom - 0.3 / height))
-    bare(axes, colours)
-    axes.grid(axis="y", color=colours.grid, linewidth=0.8)
-    stats = [summary(arm["samples_ms"]) for arm in arms]
-    top = min(max(max(arm["samples_ms"]) for arm in arms), 4 * max(s["p50"] for s in stats)) * 1.06
-    labels: list[tuple[float, str, str]] = []
-    for arm, s, colour, marker, sign in zip(arms, stats, colours.arms, "os^Dv*", "●■▲◆▼★", strict=False):
-        x, y = np.arange(1, count + 1), np.asarray(arm["samples_ms"], dtype=np.float64)
-        beyond = y > top
-        over = f"; {beyond.sum()} above the chart, up to {y.max():.0f} ms" if beyond.any() else ""
-        axes.plot(x, np.minimum(y, top), color=colour, linewidth=0.7, alpha=0.55)
-        axes.plot(x[~beyond], y[~beyond], marker, color=colour, markersize=3.4, label=f"{arm_name(arm)}: {_say(s)}{over}")
-        axes.plot(x[beyond], np.full(beyond.sum(), top), "^", color=colour, markersize=7, clip_on=False)
-        for key, dash in [("p50", "-"), ("p95", "--"), ("p99", ":")]:
-            if s[key] <= top:
-                axes.axhline(s[key], color=colour, linestyle=dash, linewidth=1.3)
-                labels.append((s[key], f"{sign} {key} {s[key]:.1f} ms", colour))
-    axes.set_xlim(0, count + 1)
-    axes.set_ylim(0, top)
-    axes.set_xlabel("repetition, in the order measured", color=colours.muted, fontsize=9.5)
-    axes.set_ylabel("milliseconds", color=colours.muted, fontsize=9.5)
-    apart = _apart([value for value, _, _ in labels], top * 0.055)
-    for (value, text, colour), beside in zip(labels, apart, strict=True):
-        axes.annotate(text, (1, value), (1.025, beside), xycoords=axes.get_yaxis_transform(), va="center",
-                      color=colours.text, textcoords=axes.get_yaxis_transform(), fontsize=9,
-                      arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 1, "shrinkA": 1, "shrinkB": 0})
-    legend(figure, axes.get_legend_handles_labels()[0], colours, y=(0.62 + 0.11 * len(arms)) / height)
-    figure.alt = "Latency of the full forward pass. " + "; ".join(
-        f"{arm_name(arm)}: {_say(s)}, {s['n']:.0f} samples" for arm, s in zip(arms, stats, strict=True)) + "."
-    return written(figure, path)
+    order = (f"after {arms[0]['warm_up']} warm-up passes of each precision; they take turns (ABBA), so that a drift of the "
+             "machine hits all alike")
+    for text, colour in ((compared(result), colours.text), (order, colours.muted)):
+        if text:
+            figure.text(0.04, above, text, color=colour, fontsize=9.5, va="center", parse_math=False)
+            above -= 0.24 / height
+    bottom = (1.2 + 0.22 * lines) / height
+    room = above - bottom - 0.18 / height
+    left, right = figure.add_axes((0.085, bottom, 0.47, room)), figure.add_axes((0.595, bottom, 0.225, room))
+    medians = [summary(arm["samples_ms"])["p50"] for arm in arms]
+    top = (min(max(max(arm["samples_ms"]) for arm in arms), 4 * max(medians)) or 1) * 1.06
+    for axes, title in ((left, "in the order measured"), (right, "share of passes no slower")):
+        bare(axes, colours)
+        axes.set_ylim(0, top)
+        axes.grid(axis="y", color=colours.grid, linewidth=0.8)
+        axes.tick_params(labelsize=9)
+        axes.set_xlabel(title, color=colours.muted, fontsize=9)
+    left.set_xlim(0, count + 1)
+    left.set_title("milliseconds", loc="left", color=colours.muted, fontsize=9)
+    right.set_xlim(0, 100)
+    right.set_yticklabels([])
+    right.set_xticks([0, 50, 95], ["0%", "50%", "95%"])
+    labels = [label for i, arm in enumerate(arms) for label in _arm(left, right, arm, i, top, colours)]
+    labels += _rooflines(left, right, result, colours, top)
+    for (value, text, colour), beside in zip(labels, _apart([v for v, _, _ in labels], top * 0.058), strict=True):
+        right.annotate(text, (1, value), (1.07, beside), xycoords=right.get_yaxis_transform(), va="center", color=colours.text,
+                       textcoords=right.get_yaxis_transform(), fontsize=9, annotation_clip=False,
+                       arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 1, "shrinkA": 1, "shrinkB": 0})
+    handles: list[Artist] = list(left.get_legend_handles_labels()[0])
+    if copied:
+        handles.append(Line2D([], [], color=colours.muted, linewidth=1.3, linestyle=":", label=(
+            f"least: the weights read once, at the {copied / 1e9:,.1f} GB/s of a copy in the same run")))
+    legend(figure, handles, colours, y=(0.56 + 0.11 * lines) / height)
+    figure.alt = _describe(result)
+    return figure
+
+
+def _arm(left: Axes, right: Axes, arm: Result, i: int, top: float, colours: Palette) -> list[tuple[float, str, str]]:
+    """Draw one arm into both; returns (milliseconds, label, colour) of its percentiles."""
+    samples, s, colour = np.asarray(arm["samples_ms"], dtype=np.float64), summary(arm["samples_ms"]), colours.arms[i]
+    order, beyond = np.arange(1, len(samples) + 1), samples > top
+    over = f"; {beyond.sum()} above the chart, up to {samples.max():.0f} ms" if beyond.any() else ""
+    left.plot(order, np.minimum(samples, top), color=colour, linewidth=0.7, alpha=0.55)
+    left.plot(order[~beyond], samples[~beyond], MARKERS[i], color=colour, markersize=3.2,
+              label=f"{arm_name(arm)}: {_say(s)}{over}")
+    left.plot(order[beyond], np.full(beyond.sum(), top), "^", color=colour, markersize=7, clip_on=False)
+    right.step(np.concatenate(([0], 100 * order / len(order))), np.concatenate((np.sort(samples)[:1], np.sort(samples))),
+               color=colour, linewidth=1.8, where="pre")
+    labels = []
+    for key, share in SHARES.items():
+        if s[key] <= top:
+            right.plot([share], [s[key]], MARKERS[i], color=colour, markersize=8, markeredgecolor=colours.text,
+                       markeredgewidth=1.1, clip_on=False, zorder=3)
+            right.plot([share, 100], [s[key]] * 2, color=colour, linewidth=0.9)
+            labels.append((s[key], f"{SIGNS[i]} {key} {s[key]:.1f} ms", colour))
+    return labels
+
+
+def _rooflines(left: Axes, right: Axes, result: Result, colours: Palette, top: float) -> list[tuple[float, str, str]]:
+    labels = []
+    for i, arm in enumerate(result["arms"][:len(MARKERS)]):
+        least = roofline(result, arm)
+        if least is not None and least <= top:
+            for axes in (left, right):
+                axes.axhline(least, color=colours.arms[i], linewidth=1.3, linestyle=":")
+            labels.append((least, f"{SIGNS[i]} least {least:.1f} ms", colours.arms[i]))
+    return labels
 
 
 def _say(s: dict[str, float]) -> str:
@@ -67,3 +125,22 @@ def _apart(values: Sequence[float], gap: float) -> list[float]:
     for i in sorted(range(len(values)), key=lambda i: values[i]):
         placed[i] = last = max(float(values[i]), last + gap)
     return [placed[i] for i in range(len(values))]
+
+
+def _rows(result: Result) -> list[Row]:
+    """A row for each sample of each arm, in the order measured."""
+    return [{"arm": arm_name(arm), "repetition": i, "milliseconds": sample}
+            for arm in result["arms"] for i, sample in enumerate(arm["samples_ms"], 1)]
+
+
+def _said(result: Result) -> list[Row]:
+    return [{"arm": arm_name(arm), **summary(arm["samples_ms"]), "roofline_ms": roofline(result, arm)} for arm in result["arms"]]
+
+
+def _describe(result: Result) -> str:
+    told = []
+    for arm in result["arms"]:
+        s, least = summary(arm["samples_ms"]), roofline(result, arm)
+        told.append(f"{arm_name(arm)} {_say(s)}, {s['n']:.0f} samples"
+                    + (f", and at least {least:.1f} ms to read its weights once" if least else ""))
+    return f"Latency of the full forward pass, in order and as a distribution: {'; '.join(told)}. {compared(result)}".rstrip()

@@ -1,7 +1,7 @@
 """An empty page with title, footer and badge, and what all charts share.
 
-Drawn on the Agg canvas: pyplot and its global state are not touched. Colours are Okabe and Ito's, told apart by
-colour-blind people; text has a contrast of 4.5:1 or more.
+Drawn on the Agg canvas: pyplot and its global state are not touched, nor does a matplotlibrc of the user's count. Colours
+are Okabe and Ito's, told apart by colour-blind people; text has a contrast of 4.5:1 or more.
 """
 
 from __future__ import annotations
@@ -11,19 +11,28 @@ import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
+import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gpurunbook.files import whole
+from gpurunbook.tokens import drawable
 
 Result = dict[str, Any]
 Theme = Literal["light", "dark"]
+THEMES: tuple[Theme, ...] = ("light", "dark")
 DPI = 192  # twice a screen's 96
+WIDE = 8.4
+"""Inches of every chart."""
+FOOTER = 3
+"""Lines of a footer at most: names in it come from the pod."""
+OURS: dict[Any, Any] = {"font.family": "DejaVu Sans", "font.size": 10.0, "text.usetex": False, "path.sketch": None,
+                        "axes.formatter.use_locale": False, "svg.fonttype": "path", "svg.hashsalt": "gpurunbook"}
+"""matplotlib's settings around every drawing: the font whose glyphs gpurunbook.tokens knows; no token into TeX; letters as
+outlines in an SVG, which looks the same where that font is not installed; no random ids."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,8 @@ class Chart(Figure):
         """The picture; drawn again only when the figure was changed since."""
         if self.stale or not self._drawn:
             buffer = io.BytesIO()
-            self.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None, "Description": self.alt})
+            with matplotlib.rc_context(OURS):
+                self.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None, "Description": self.alt})
             self._drawn, self.stale = buffer.getvalue(), False
         return self._drawn
 
@@ -72,14 +82,16 @@ def page(title: str, footer: str, colours: Palette, *, height: float, made_by: S
         height: inches.
         made_by: versions and the like, below the footer.
     """
-    figure = Chart(figsize=(8.4, height), dpi=DPI, facecolor=colours.paper)
+    figure = Chart(figsize=(WIDE, height), dpi=DPI, facecolor=colours.paper)
     FigureCanvasAgg(figure)
     top = 1 - 0.34 / height
-    figure.text(0.04, top, title, color=colours.text, fontsize=14, fontweight="bold", va="center", parse_math=False)
+    figure.text(0.04, top, drawable(title), color=colours.text, fontsize=14, fontweight="bold", va="center", parse_math=False)
     if "REHEARSAL" in footer:
         figure.text(0.96, top, "REHEARSAL", color="#1f2328", fontsize=9, fontweight="bold", ha="right", va="center",
                     bbox={"boxstyle": "round,pad=0.4", "facecolor": "#e69f00", "edgecolor": "none"})
-    lines = [line for part in (footer, " · ".join(made_by)) for line in textwrap.wrap(part, 125)]
+    lines = [line for part in (footer, " · ".join(made_by)) for line in textwrap.wrap(drawable(part), 125)]
+    if len(lines) > FOOTER:
+        lines = [*lines[:FOOTER - 1], lines[FOOTER - 1][:124] + "…"]
     figure.text(0.04, 0.14 / height, "\n".join(lines), color=colours.muted, fontsize=8, va="bottom", linespacing=1.4,
                 parse_math=False)
     return figure, top - 0.36 / height
@@ -97,9 +109,3 @@ def bare(axes: Axes, colours: Palette) -> None:
 def legend(figure: Chart, handles: Sequence[Artist], colours: Palette, *, y: float) -> None:
     figure.legend(handles=list(handles), loc="center left", bbox_to_anchor=(0.03, y), frameon=False, fontsize=9.5,
                   labelcolor=colours.text, handletextpad=0.6, borderaxespad=0)
-
-
-def written(figure: Chart, path: Path | None) -> Chart:
-    if path:
-        whole(path, figure.png())
-    return figure

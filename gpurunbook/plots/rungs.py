@@ -6,7 +6,10 @@ from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
-from gpurunbook.plots.page import PALETTES, Chart, Theme, bare, page, written
+import matplotlib
+
+from gpurunbook.plots.files import kept
+from gpurunbook.plots.page import OURS, PALETTES, Chart, Theme, bare, page
 from gpurunbook.readiness.rungs import BY_NAME, Ladder, NodeLadder
 
 
@@ -19,10 +22,24 @@ def rungs(ladder: Ladder, *, footer: str, path: Path | None = None, theme: Theme
         ladder: as gpurunbook.readiness made it; its steps that are done and have a time are drawn.
         footer, path, theme: as for the other charts.
     """
-    colours = PALETTES[theme]
+    if path:
+        slowest, bars = _slowest(ladder)
+        rows = [{"node": slowest.node if slowest else "", "rung": BY_NAME[name].title, "start": start, "seconds": seconds}
+                for name, start, seconds in bars]
+        return kept(lambda one: _rungs(ladder, footer, one), path, theme, rows, {"footer": footer})
+    return _rungs(ladder, footer, theme)
+
+
+def _slowest(ladder: Ladder) -> tuple[NodeLadder | None, list[tuple[str, float, float]]]:
+    """The node that was last, and its bars."""
     slowest = max(ladder.nodes, key=lambda n: [t for _, t in timed(n)][-1:] or [datetime.min], default=None)
-    told = timed(slowest) if slowest else []
-    bars = spans(told)
+    return slowest, spans(timed(slowest)) if slowest else []
+
+
+@matplotlib.rc_context(OURS)
+def _rungs(ladder: Ladder, footer: str, theme: Theme) -> Chart:
+    colours = PALETTES[theme]
+    slowest, bars = _slowest(ladder)
     height = 2.25 + 0.34 * max(len(bars), 1)
     others = f", the slowest of {len(ladder.nodes)} GPU nodes" if len(ladder.nodes) > 1 else ""
     figure, above = page("From the node to the GPU, rung by rung", footer, colours, height=height)
@@ -49,7 +66,7 @@ def rungs(ladder: Ladder, *, footer: str, path: Path | None = None, theme: Theme
     said = "seconds since the first of them was done" + (f"; no time is known of: {', '.join(untold)}" if untold else "")
     axes.set_xlabel(said, color=colours.muted, fontsize=9)
     figure.alt = "Time per rung: " + "; ".join(f"{BY_NAME[n].title} {duration(s)}" for n, _, s in bars) + "."
-    return written(figure, path)
+    return figure
 
 
 def timed(node: NodeLadder) -> list[tuple[str, datetime]]:

@@ -31,7 +31,7 @@ class Found:
         """The path. Raises RunbookError when nothing fits."""
         if not self.fits:
             raise RunbookError(f"{self.name} {self.needed} is needed: {self.how}", where="gpurunbook doctor",
-                               next=f"`make setup` builds it, or get it yourself: {self.get}")
+                               next=f"`gpurunbook setup {self.name}` builds it, or get it yourself: {self.get}")
         return self.path
 
     def to_json(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TOOLS = HERE.parents[1] / "tools"  # the go.mod files, in a checkout
+TOOLS = (HERE.parent / "shipped" if (HERE.parent / "shipped").is_dir() else HERE.parents[1]) / "tools"  # of a wheel, a checkout
 ASK_LIMIT_S = 10.0  # a program that has not told its version by then does not fit
 GO_ENV_LIMIT_S = 300.0  # an older Go may first download the one that go.mod asks for
 

@@ -29,11 +29,12 @@ class Screen:
 
 
 def summary(ladder: Ladder, until: str = RUNGS[-1].name) -> str:
-    """One line: what holds up how many nodes, up to a rung."""
+    """One line: what holds up how many nodes, up to a rung; nodes without their domain, where that tells them apart."""
     groups: dict[str, list[str]] = {}
+    short = {node.node.partition(".")[0] for node in ladder.nodes}
     for node in ladder.nodes:
         step = node.held(until)
         words = f"{BY_NAME[step.rung].title}: {step.state}: {step.evidence}" if step else f"done up to {BY_NAME[until].title}"
-        groups.setdefault(words, []).append(node.node)
+        groups.setdefault(words, []).append(node.node.partition(".")[0] if len(short) == len(ladder.nodes) else node.node)
     return show.line("; ".join(f"{nodes[0] if len(nodes) == 1 else f'{len(nodes)} nodes'}: {words}"
                                for words, nodes in groups.items()))

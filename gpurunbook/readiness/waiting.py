@@ -6,7 +6,7 @@ import json
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-from gpurunbook import cells
+from gpurunbook import cells, live
 from gpurunbook.errors import RunbookError
 from gpurunbook.files import write
 from gpurunbook.masking import hide
@@ -35,19 +35,22 @@ def wait(run: Run, until: str, *, policy: bool) -> Ladder:
             the target's limit is over. Where only the last rung itself cannot be told, there is nothing to wait for.
     """
     what, screen, blocker, seen = f"GPU nodes reach: {BY_NAME[until].title}", Screen(until), "", look.Seen(_before(run))
+    step = live.Live(what, None, lambda: run.target.meter(run), live.LOOKS)
     limit, saved = run.target.wait_limit(run), None
     looks = look.follow(run, timeout=limit, seen=seen, exec_too=False, over=lambda one: False)
     try:
-        with closing(looks):  # its watches end with this block, whatever happens in it
+        with step, closing(looks):  # its watches end with this block, whatever happens in it
             for found in looks:
                 screen(found.ladder, found.seconds)
+                step.usual = step.usual or usual(found.ladder, until, run.target.patience(run))
                 if found.ladder != saved:
                     _save(run, found.ladder)
                     saved = found.ladder
                 now = _blocker(found.ladder, found.snapshot, until, policy=policy)
                 if now != blocker or not now:
-                    run.journal.append("wait", stage=run.stage, what=what, blocker=now, seconds=round(found.seconds, 3))
-                blocker = now
+                    run.journal.append("wait", stage=run.stage, what=what, blocker=now, seconds=round(found.seconds, 3),
+                                       usual=step.usual)
+                step.blocker = blocker = now
                 if not blocker:
                     return found.ladder
                 _judge(run, found.ladder, until)
@@ -56,6 +59,16 @@ def wait(run: Run, until: str, *, policy: bool) -> Ladder:
         raise
     raise RunbookError(f"{what}: not within {limit:g} s; last seen: {blocker}", where=str(run.journal.path),
                        next=f"gpurunbook gpu --run-id {run.id}; kubectl describe clusterpolicy")
+
+
+def usual(found: Ladder, until: str, patience: float) -> tuple[float, float] | None:
+    """Seconds that the rungs up to one usually take, for the node with most of them ahead; None where none is."""
+    names = [rung.name for rung in RUNGS]
+    ahead = [[BY_NAME[step.rung].usual for step in node.steps[:names.index(until) + 1] if step.state != "done"]
+             for node in found.nodes]
+    longest = max(ahead, key=len, default=[])
+    low, high = (patience * sum(bounds) for bounds in zip(*longest, strict=True)) if longest else (0.0, 0.0)
+    return (round(low) or 1.0, round(high)) if high >= 2 else None
 
 
 def _blocker(found: Ladder, snapshot: Snapshot, until: str, *, policy: bool) -> str:

@@ -10,8 +10,10 @@ A stage is three functions beside `Run.apply`, and no framework:
 from __future__ import annotations
 
 NAMES = ("preflight", "provision", "nodes", "taint", "gpu_operator", "model", "next_token", "latency", "teardown")
+START = "start"
+"""The notebook before the stages: it only looks, and is none of them."""
 
 
 def notebook(stage: str) -> str:
-    """File name of a stage's notebook."""
-    return f"{NAMES.index(stage) + 1:02d}_{stage}.ipynb"
+    """File name of a stage's notebook, or of START's."""
+    return f"{(START, *NAMES).index(stage):02d}_{stage}.ipynb"

@@ -15,12 +15,10 @@ from gpurunbook.command import Command, Result
 from gpurunbook.errors import CommandFailed, RunbookError
 from gpurunbook.files import whole, write
 from gpurunbook.plan import Check, Plan
+from gpurunbook.prediction import Prediction
 from gpurunbook.stages import answer, in_pod, model
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from gpurunbook.runbook import Run
 
 FOLDER = "/home/bentoml/bento"
@@ -33,8 +31,8 @@ SAID = "main.py: "
 EXEC_LIMIT = 1800.0
 """Seconds; on a first run in a fresh pod the weights may have to be downloaded."""
 
-Prediction = dict[str, Any]
-"""What main.py prints, see its docstring: prompt, prompt_tokens, model, device, arms, each with `top`."""
+LOGITS = "logits"
+"""The files of all logits: logits.PRECISION.f32, in the pod as in the run folder."""
 
 
 @dataclass(frozen=True)
@@ -132,11 +130,11 @@ def copy(run: Run, before: Facts, plan: Plan) -> Facts:
 
 
 def command(run: Run, facts: Facts, *, prompt: str, top: int = 10, precisions: str = "int8,reference",
-            repetitions: int = 0) -> Command:
+            repetitions: int = 0, logits: str = LOGITS) -> Command:
     """The exec that runs main.py in the pod: a measurement, which runs again each time, with a sentinel of its own."""
     return run.kubectl.exec(
         facts.pod.name, "python", PROGRAM, f"--prompt={prompt}", f"--top={top}", f"--precisions={precisions}",
-        f"--repetitions={repetitions}", f"--logits={FOLDER}/logits.f32", f"{in_pod.OPTION}{in_pod.sentinel()}",
+        f"--repetitions={repetitions}", f"--logits={FOLDER}/{logits}.f32", f"{in_pod.OPTION}{in_pod.sentinel()}",
         container=facts.container, why="run main.py in the pod", limit=EXEC_LIMIT, data=True, usual=(8, 40))
 
 
@@ -179,7 +177,8 @@ def _prediction(result: Result) -> Prediction:
     try:
         if not line:
             raise ValueError("no line of JSON in it")
-        return answer.parse(line, dict(arg[2:].split("=", 1) for arg in result.command.argv if re.match(r"--\w+=", arg)))
+        asked = dict(arg[2:].split("=", 1) for arg in result.command.argv if re.match(r"--\w+=", arg))
+        return Prediction(answer.parse(line, asked))
     except ValueError as error:
         raise _unreadable(result, str(error)) from error
 
@@ -189,8 +188,10 @@ def _unreadable(result: Result, why: str) -> RunbookError:
                         next=f"run it by hand: {result.command.short}")
 
 
-def fetch(run: Run, facts: Facts, found: Prediction) -> dict[str, Path]:
+def fetch(run: Run, facts: Facts, found: dict[str, Any], logits: str = LOGITS) -> dict[str, Path]:
     """Fetch every arm's logits (float32, little-endian, one per token of the vocabulary), checked by their SHA-256.
+
+    Returns precision -> file.
 
     What did not arrive whole is fetched once more, since it is only read; that is said.
 
@@ -199,7 +200,7 @@ def fetch(run: Run, facts: Facts, found: Prediction) -> dict[str, Path]:
     """
     fetched = {}
     for arm in found["arms"]:
-        name = f"logits.{arm['precision']}.f32"
+        name = f"{logits}.{arm['precision']}.f32"
         asked = run.kubectl.exec(facts.pod.name, "python", "-c", in_pod.READ, f"{FOLDER}/{name}", container=facts.container,
                                  data=True, why=f"fetch the {arm['precision']} logits")
         result = run.ask(asked, check=False)
@@ -215,7 +216,7 @@ def fetch(run: Run, facts: Facts, found: Prediction) -> dict[str, Path]:
     return fetched
 
 
-def damage(result: Result, arm: Prediction, size: int) -> str:
+def damage(result: Result, arm: dict[str, Any], size: int) -> str:
     """How a fetched file of logits differs from what main.py says that it wrote, "" when it does not."""
     if result.code == 0 and len(result.raw) == size and hashlib.sha256(result.raw).hexdigest() == arm["logits_sha256"]:
         return ""
@@ -225,24 +226,17 @@ def damage(result: Result, arm: Prediction, size: int) -> str:
 
 
 def compare(found: Prediction, logits: dict[str, Path]) -> Prediction:
-    """Add to every token of every arm what the other precisions say of it: `p_in`, precision -> probability."""
-    known = {precision: probabilities(path) for precision, path in logits.items()}
+    """Add to every token of every arm what the other precisions say of it: `p_in`, precision -> probability.
+
+    Raises:
+        RunbookError: logits are no numbers.
+    """
+    from gpurunbook import distribution
+    known = {precision: distribution.probabilities(raw) for precision, raw in distribution.read_all(logits).items()}
     for arm in found["arms"]:
         for token in arm["top"]:
             token["p_in"] = {precision: float(p[token["id"]]) for precision, p in known.items()}
     return found
-
-
-def probabilities(path: Path) -> NDArray[np.float64]:
-    """Softmax of a file of float32 logits: shape (vocabulary,), sum 1. Raises RunbookError when some are no numbers."""
-    import numpy as np
-    logits = np.fromfile(path, dtype="<f4").astype(np.float64)
-    if not len(logits) or np.isnan(logits).any() or not np.isfinite(logits.max()):
-        raise RunbookError("the logits that main.py wrote are no numbers", where=str(path),
-                           next="another precision: -p precisions=reference; or run this notebook again from its start")
-    shifted = np.exp(logits - logits.max())
-    total: NDArray[np.float64] = shifted / shifted.sum()
-    return total
 
 
 def save(run: Run, found: Prediction, name: str = "next_tokens") -> Path:
@@ -264,12 +258,14 @@ def footer(run: Run, found: Prediction) -> str:
 def verify(run: Run) -> list[Check]:
     """Do the probabilities that the pod reported follow from the logits that were fetched?"""
     import numpy as np
+
+    from gpurunbook import distribution
     facts = observe(run)
-    found: Prediction = json.loads((run.artifacts / "next_tokens.json").read_text())
+    found: dict[str, Any] = json.loads((run.artifacts / "next_tokens.json").read_text())
     checks = [Check("the pod's main.py is ours", "pass" if facts.copied else "fail",
                     f"SHA-256 {facts.place.digest[:12] or 'absent'}", "run this stage again")]
     for arm in found["arms"]:
-        p = probabilities(run.artifacts / f"logits.{arm['precision']}.f32")
+        p = distribution.probabilities(distribution.read(run.artifacts / f"{LOGITS}.{arm['precision']}.f32"))
         worst = max(abs(p[t["id"]] - t["p"]) for t in arm["top"])
         order = list(np.argsort(-p, kind="stable")[:len(arm["top"])]) == [t["id"] for t in arm["top"]]
         good = worst < 1e-5 and (order or math.isclose(p[arm["top"][-1]["id"]], arm["top"][-1]["p"], abs_tol=1e-6))

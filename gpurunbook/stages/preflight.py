@@ -40,7 +40,7 @@ def table(found: Sequence[programs.Found]) -> show.Table:
     """One row for each program: found where, version, needed, how to get it."""
     lacking = any(not p.fits for p in found)
     rows = [(p.name, p.version or "-", f"{p.how}: {p.path}" if p.fits else p.how, p.needed,
-             *([("" if p.fits else f"{_make(p)}, or {p.get}")] if lacking else [])) for p in found]
+             *([("" if p.fits else f"gpurunbook setup {p.name}, or {p.get}")] if lacking else [])) for p in found]
     return show.Table(("program", "version", "found", "needed", *(["how to get it"] if lacking else [])), rows,
                       states=["pass" if p.fits else "fail" for p in found])
 
@@ -56,10 +56,6 @@ def cost(run: Run, hours: float = 0) -> show.Table | show.Box:
         return show.Box("costs nothing", (f"a cluster on target {run.target.name} has no bill of ours",), "pass")
     table: show.Table = estimate.table
     return table
-
-
-def _make(program: programs.Found) -> str:
-    return "make eksctl" if program.name == "eksctl" else "make setup"
 
 
 def try_account(run: Run, name: str, found: Sequence[Check], *, max_hours: float = 0, budget: float = 0) -> Plan:
@@ -91,7 +87,7 @@ def checks(root: Path, target: targets.Target, cluster: ClusterConfig, found: Se
     return [
         Check("programs", "fail" if missing else "pass",
               ", ".join(f"{p.name} {p.how}" for p in missing) or f"all {len(found)} fit",
-              "; ".join(dict.fromkeys(map(_make, missing))) or "make setup"),
+              " ".join(("gpurunbook setup", *(p.name for p in missing)))),
         *(_described(root, cluster) if target.ours else ()),  # another's cluster is as it is, whatever cluster.yaml says
         *[Check("cluster.yaml is current", "warn", warning, f"edit {cluster.path.name}") for warning in cluster.warnings],
         Check("disk", "pass" if free > DISK_GIB else "fail", f"{free:.0f} GiB free", f"free {DISK_GIB:g} GiB for runs/"),

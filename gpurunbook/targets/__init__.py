@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,8 @@ from gpurunbook.plan import Check, Plan
 if TYPE_CHECKING:
     from gpurunbook.command import Command, Result
     from gpurunbook.config import ClusterConfig
+    from gpurunbook.live import Live
     from gpurunbook.runbook import Run
-    from gpurunbook.show import Live
 
 NAMES = ("rehearsal", "eks", "existing")
 ROLE_A = ("nodes", "model", "next_token", "latency")
@@ -113,6 +114,9 @@ class Target(ABC):
         """What doctor asks of this machine besides programs. Changes nothing."""
         return []
 
+    def set_up(self, say: Callable[[str], None]) -> None:
+        """Make what `machine` asks for, as far as that can be made; `say` gets each line of progress. Raises RunbookError."""
+
     def checks(self, cluster: ClusterConfig, image: str) -> list[Check]:
         """What preflight asks besides programs, cluster.yaml and `machine`. Changes nothing."""
         return []
@@ -165,6 +169,9 @@ class Target(ABC):
 
     def agree(self, cluster: ClusterConfig, wishes: Wishes) -> None:
         """Before anything costs money. Raises ConfigError when nobody has agreed to it."""
+
+    def keep(self, folder: Path, wishes: Wishes) -> None:
+        """Before anything is written into a run that is there. Raises ConfigError where it cannot become what is wished for."""
 
     def try_account(self, run: Run, name: str, wishes: Wishes, blocked: str = "") -> Plan:
         """A throw-away cluster made and deleted again, where there is an account to try. `blocked`: why none is made."""

@@ -72,24 +72,33 @@ def token(i):
 def load(precision):
     """The model with its weights in one precision; int8 is LLM.int8 by bitsandbytes, as in the tutorial."""
     dtype = DTYPES[precision].replace("half", half)
-    bits = {"int8": {"load_in_8bit": True}, "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4",
-                                                    "bnb_4bit_compute_dtype": dtype}}.get(precision)
-    return AutoModelForCausalLM.from_pretrained(name, dtype=dtype, device_map=device,
-                                                quantization_config=BitsAndBytesConfig(**bits) if bits else None)
+    bits = {"int8": BitsAndBytesConfig(load_in_8bit=True), "nf4": BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)}.get(precision)
+    return AutoModelForCausalLM.from_pretrained(name, dtype=dtype, device_map=device, quantization_config=bits)
+
+
+def timed(work):
+    """What `work` returns, and the milliseconds that the device took for it."""
+    if not cuda:
+        started = time.perf_counter_ns()
+        return work(), (time.perf_counter_ns() - started) / 1e6
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    result = work()
+    end.record()
+    end.synchronize()
+    return result, begin.elapsed_time(end)
 
 
 def forward(model):
     """One pass over the whole prompt: the logits of its last position, shape (vocabulary,), and milliseconds."""
-    if cuda:
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-    started = time.perf_counter_ns()
-    logits = model(prompt, logits_to_keep=1, use_cache=False).logits[0, -1]
-    if not cuda:
-        return logits, (time.perf_counter_ns() - started) / 1e6
-    end.record()
-    end.synchronize()
-    return logits, begin.elapsed_time(end)
+    return timed(lambda: model(prompt, logits_to_keep=1, use_cache=False).logits[0, -1])
+
+
+def copy_bandwidth(size=2**27):
+    """Bytes read and written per second, in the fastest of ten copies: weights cannot be read faster than that."""
+    data = torch.zeros(2, size, dtype=torch.uint8, device=device)
+    return 2 * size / min(timed(lambda: data[1].copy_(data[0]))[1] for _ in range(10)) * 1e3
 
 
 def predict(precision):
@@ -104,14 +113,14 @@ def predict(precision):
     args.logits.with_suffix(f".{precision}{args.logits.suffix}").write_bytes(data)
     logp = logits.double().log_softmax(0)
     top = logp.argsort(descending=True, stable=True)[:args.top]  # stable: equal ones in the order of their ids
-    ram = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    ram = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # since the start, as CUDA's maximum below
     return model, {
         "precision": precision, "dtype": str(model.dtype).removeprefix("torch."),
         "top": [{**token(i), "p": logp[i].exp().item(), "logp": logp[i].item()} for i in top.tolist()],
         "top_mass": logp[top].exp().sum().item(), "entropy_bits": (logp.exp() @ -logp).item() / math.log(2),
         "linear_layers": Counter(type(m).__name__ for m in model.modules() if isinstance(m, torch.nn.Linear)),
         "load_seconds": loaded - started, "first_seconds": first - loaded, "weight_bytes": model.get_memory_footprint(),
-        "peak_memory_bytes": torch.cuda.max_memory_allocated() if cuda else ram,  # of the process so far
+        "peak_memory_bytes": torch.cuda.max_memory_allocated() if cuda else ram,
         "logits_sha256": hashlib.sha256(data).hexdigest(), "warm_up": warm_up, "samples_ms": []}
 
 
@@ -124,6 +133,7 @@ with torch.inference_mode():
         for model, arm in arms[::-1] if i % 2 else arms:  # A B, B A, A B, ...: a drift hits all alike
             milliseconds = forward(model)[1]
             arm["samples_ms"] += [milliseconds] if i >= 0 else []
+    copied = copy_bandwidth() if args.repetitions else None
 
 digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(name).glob("*.safetensors"))))
 print(json.dumps({
@@ -132,5 +142,5 @@ print(json.dumps({
     "revision": f"sha256:{digest.hexdigest()}" if Path(name).is_dir() else config._commit_hash,
     "versions": {"python": sys.version.split()[0], **{m: version(m) for m in ("torch", "transformers", "bitsandbytes")}},
     "device": torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads",
-    "arms": [arm for _, arm in arms]}), args.sentinel, sep="\n", end="", flush=True)
+    "copy_bytes_per_second": copied, "arms": [arm for _, arm in arms]}), args.sentinel, sep="\n", end="", flush=True)
 os._exit(0)  # the libraries' own way out takes 1.3 s and has nothing left to do

@@ -34,7 +34,8 @@ COMMANDS = (
     "teardown --run-id HERE", "teardown -f HERE", "teardown -t HERE", "teardown --cluster HERE --region x",
     "teardown --cluster x --region HERE", "doctor -t HERE", "preflight -t HERE", "preflight -f HERE", "gpu --run-id HERE",
     "gpu -f HERE", "gpu --timeout HERE", "stack --family HERE", "stack --type HERE", "stack --kubernetes HERE",
-    "stack -f HERE", "status --run-id HERE", "report --run-id HERE", "clean --run-id HERE", "drill HERE",
+    "stack -f HERE", "status --run-id HERE", "report --run-id HERE", "report HERE", "diff HERE",
+    "diff newest HERE", "clean --run-id HERE", "drill HERE",
     "drill start -f /nonexistent --fault HERE", "drill start -f /nonexistent --seed HERE",
     "drill start -f /nonexistent --run-id HERE", "drill start -f HERE/nonexistent", "drill start -f /dev/HERE",
     "drill check --run-id HERE",
@@ -88,7 +89,7 @@ def _judged(root: Path, command: str, word: str, code: object, said: str, second
     raw = CONTROL.search(said)
     wrong = (f"{type(code).__name__}: {code}" if isinstance(code, BaseException) else
              f"exit code {code}: {said[-300:]}" if code not in (0, 1, 2) else
-             "a traceback" if "Traceback (most recent call last)" in said else
+             "a traceback" if "Traceback (most recent call last)" in said or "a defect of gpurunbook" in said else
              f"{raw[0]!r} reached the terminal: {said[max(0, raw.start() - 60):raw.end() + 20]!r}" if raw else
              BEGAN if (root / "runs").exists() else
              f"it took {seconds:.0f} s" if seconds > SLOW else "")

@@ -65,6 +65,8 @@ def page(root: Path, text: str) -> str:
         append("event", stage=stage, line=text, status="FAILED")
         append("pull", node=text, image=text, began=time_, ended="2026-11-22T12:00:09.000+00:00")
         append("error", stage=stage, error=text, type=text, traceback=text)
+        append("error", stage=stage, error=text, what=text, where=text, next=text)
+        append("changed", stage=stage, rows=[[text, text, text]], left_out={text: text}, since="")
         append("notebook", stage=stage, state="ended", seconds=1.0)
         append("stage", stage=stage, state="done", time=time_)
     told = answer.answer(versions={"torch": "1"})
@@ -77,6 +79,9 @@ def page(root: Path, text: str) -> str:
     told |= {"arms": [arm], "prompt_tokens": [{"id": 1, "text": text, "token": text}], "prompt": text or "x"}
     (folder / "artifacts" / "next_tokens.json").write_text(json.dumps({**told, "top": arm["top"], "run": text, "target": text}))
     (folder / "artifacts" / "latency.json").write_text(json.dumps({**told, "top": arm["top"], "run": text, "target": text}))
+    step = {"rung": "driver", "state": "trouble", "since": None, "evidence": text, "next": f"a{text}"}
+    (folder / "artifacts" / "ladder.json").write_text(json.dumps({
+        "nodes": [{"node": text, "steps": [step]}], "findings": [{"title": text, "evidence": text, "next": text}]}))
     return report.write(folder).read_text(encoding="utf-8")
 
 

@@ -25,13 +25,14 @@ import json, sys
 from pathlib import Path
 from gpurunbook import printing, show
 from gpurunbook.errors import RunbookError
+from gpurunbook.progress import Progress
 from tests.abuse.pages import things
 text = json.loads(sys.stdin.readline())
 for thing in things(text):
     show.show(thing)
-live = show.Live(text, meter=lambda: text)
-live._started = live._shown = -100.0
-live(9.0, text); live.done(9.0); live.stopped(9.0)
+for state in ("going", "done", "stopped"):
+    at = Progress(text, 9.0, (1, 5), state, text, (text, text), text, text)
+    print(at, at.text, sep="\\n")
 printing.complain(RunbookError(text, where=text, next=text))
 for record in ({"kind": "intent", "changes": True, "shown": text}, {"kind": "wait", "what": text, "blocker": text + "x"},
                {"kind": "event", "line": text, "status": "FAILED"},

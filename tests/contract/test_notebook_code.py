@@ -33,7 +33,7 @@ def edit(root: Path, stage: str, change: Any) -> None:
     path.write_text(json.dumps(book))
 
 
-@pytest.mark.parametrize("stage", stages.NAMES)
+@pytest.mark.parametrize("stage", [stages.START, *stages.NAMES])
 def test_the_kept_hashes_are_those_of_the_notebooks(stage: str) -> None:
     assert notebooks.code(ROOT, stage).modified == "", "python -m gpurunbook.notebooks writes them again"
     cells = [cell for cell in json.loads(notebooks.path(ROOT, stage).read_text())["cells"] if cell["cell_type"] == "code"]

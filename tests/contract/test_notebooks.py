@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,12 @@ SAME_EVERYWHERE = {"run_id": "", "target": "rehearsal", "cluster_file": "cluster
 MAX_LINES = 5
 
 Cell = dict[str, Any]
+PAGES = (stages.START, *stages.NAMES)
+CHANGES = ("provision", "taint", "gpu_operator", "model", "teardown")
+"""Stages whose plans change objects in the cluster."""
+BOX = ("**You will**", "**Takes**", "**Costs**", "**Simulated** on rehearsal:", "**Undo**:")
 every = pytest.mark.parametrize("stage", stages.NAMES)
+each = pytest.mark.parametrize("stage", PAGES)
 
 
 def cells(stage: str, kind: str = "") -> list[Cell]:
@@ -38,13 +43,15 @@ def is_parameters(cell: Cell) -> bool:
     return "parameters" in cell["metadata"].get("tags", [])
 
 
-def test_there_is_one_notebook_for_each_stage_and_no_other() -> None:
+def test_there_is_one_notebook_for_each_stage_and_one_before_them() -> None:
     assert sorted(p.name for p in FOLDER.iterdir() if not p.name.startswith(".") and p.name != "ONBOARDING.md") == [
-        f"{number:02d}_{name}.ipynb" for number, name in enumerate(stages.NAMES, 1)]
+        f"{number:02d}_{name}.ipynb" for number, name in enumerate(PAGES)]
+    assert len(stages.NAMES) == 9
+    assert stages.START not in stages.NAMES, "it is no stage: the walk does not run it"
     assert all((ROOT / "gpurunbook" / "stages" / f"{name}.py").is_file() for name in stages.NAMES)
 
 
-@every
+@each
 def test_the_file_is_valid_and_stripped(stage: str) -> None:
     book = nbformat.read(FOLDER / stages.notebook(stage), as_version=nbformat.NO_CONVERT)  # type: ignore[no-untyped-call]
     nbformat.validate(book)
@@ -59,21 +66,33 @@ def test_the_file_is_valid_and_stripped(stage: str) -> None:
 
 
 def test_cell_ids_are_there_and_unique_over_all_notebooks() -> None:
-    ids = [cell["id"] for stage in stages.NAMES for cell in cells(stage)]
+    ids = [cell["id"] for stage in PAGES for cell in cells(stage)]
     assert len(ids) == len(set(ids))
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", one) for one in ids)
 
 
-@every
-def test_it_opens_with_title_and_goals(stage: str) -> None:
+@each
+def test_it_opens_with_a_title_and_a_box(stage: str) -> None:
+    """Goals, time, cost, what is simulated and how to undo it: each a paragraph of one blockquote, in this order."""
     first = cells(stage)[0]
     assert first["cell_type"] == "markdown"
-    assert re.match(rf"# {stages.NAMES.index(stage) + 1:02d} [A-Z].*\n", source(first))
-    for word in ("**You will**", "**Takes**", "**Undo**"):
-        assert word in source(first)
+    title, box = re.fullmatch(r"(# .*)\n\n((?:>.*\n?)+)(?:\n.*)*", source(first)).groups()  # type: ignore[union-attr]
+    assert re.match(rf"# {PAGES.index(stage):02d} [A-Z]", title)
+    paragraphs = box.strip().split("\n>\n")
+    assert [next((word for word in BOX if p.startswith(f"> {word} ")), p) for p in paragraphs] == list(BOX)
 
 
-@every
+@each
+def test_it_is_a_lesson_without_its_outputs(stage: str) -> None:
+    """Text leads to each step, and says why it matters."""
+    prose = "\n".join(source(cell) for cell in cells(stage, "markdown"))
+    assert len(prose.split()) > 120
+    assert stage not in CHANGES or "**Why it matters**:" in prose
+    in_a_row = [len(list(group)) for kind, group in groupby(cells(stage), lambda cell: cell["cell_type"]) if kind == "code"]
+    assert max(in_a_row) <= 4
+
+
+@each
 def test_parameters_are_one_cell_of_literals_with_the_same_defaults_everywhere(stage: str) -> None:
     code = cells(stage, "code")
     assert [is_parameters(cell) for cell in code] == [True] + [False] * (len(code) - 1)
@@ -90,7 +109,7 @@ def test_parameters_are_one_cell_of_literals_with_the_same_defaults_everywhere(s
 
 def test_a_parameter_of_two_notebooks_has_one_default() -> None:
     seen: dict[str, set[str]] = {}
-    for stage in stages.NAMES:
+    for stage in PAGES:
         for statement in ast.parse(source(cells(stage, "code")[0])).body:
             assert isinstance(statement, ast.Assign)
             seen.setdefault(ast.unparse(statement.targets[0]), set()).add(ast.unparse(statement.value))
@@ -122,7 +141,7 @@ def test_it_ends_its_code_by_verifying(stage: str) -> None:
         "run.verify(checks)" if stage == "preflight" else f"run.verify({stage}.verify(run")
 
 
-@every
+@each
 def test_cells_are_short_plain_python(stage: str) -> None:
     for cell in cells(stage, "code"):
         text = source(cell)
@@ -143,17 +162,29 @@ def test_a_plan_is_shown_before_it_is_applied(stage: str) -> None:
             assert before.splitlines()[-1] == "plan"
 
 
-@every
-def test_it_says_what_is_next(stage: str) -> None:
+@each
+def test_it_ends_with_a_question_its_answer_in_a_fold_and_what_is_next(stage: str) -> None:
     last = cells(stage)[-1]
     assert last["cell_type"] == "markdown"
-    assert "**Check yourself**" in source(last)
-    following = dict(pairwise(stages.NAMES)).get(stage)
-    said = re.findall(r"\*\*Next\*\*: \[(\d\d) .*\]\((.*)\)$", source(last), re.MULTILINE)
-    assert said == ([(f"{stages.NAMES.index(following) + 1:02d}", stages.notebook(following))] if following else [])
+    found = re.fullmatch(r"\*\*Check yourself\*\*: .+?\n\n<details><summary>Answer</summary>\n\n.+?\n\n</details>\n\n"
+                         r"\*\*Next\*\*: (.+)", source(last), re.DOTALL)
+    assert found, source(last)
+    links = re.findall(r"\[(\d\d) [^\]]+\]\(([^)]+)\)", found[1])
+    following = dict(pairwise(PAGES)).get(stage)
+    ahead = [(f"{PAGES.index(following):02d}", stages.notebook(following))] if following else []
+    assert links == ahead + ([("00", "00_start.ipynb")] if stage != stages.START else [])
 
 
-@every
+def test_the_start_page_only_looks() -> None:
+    """It opens no run, calls nothing but gpurunbook.start, and its state is the first thing that it shows."""
+    code = [source(cell) for cell in cells(stages.START, "code")]
+    assert code[1] == "from gpurunbook import start"
+    assert code[2] == "here = start.look(run_id=run_id, target=target, cluster_file=cluster_file)\nhere"
+    assert all(re.fullmatch(r"here\.\w+|start\.\w+\(\)", text) for text in code[3:])
+    assert "run.verify" not in "".join(code)
+
+
+@each
 def test_links_lead_somewhere(stage: str) -> None:
     for cell in cells(stage, "markdown"):
         for target in re.findall(r"\]\(([^)]+)\)", source(cell)):

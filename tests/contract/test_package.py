@@ -70,7 +70,8 @@ def test_a_reader_of_one_target_never_needs_the_other(one: str, other: str) -> N
 
 def test_what_is_imported_is_declared() -> None:
     declared = {re.split(r"[^\w.-]", text, maxsplit=1)[0].lower()
-                for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["model"]]}
+                for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["model"],
+                             *PROJECT["optional-dependencies"]["widgets"]]}
     provided_by = packages_distributions()
     with_another = {"gguf": "development only: `make setup` makes the rehearsal's weights with it",
                     "ipython": "ipykernel", "urllib3": "kubernetes", "botocore": "boto3"}

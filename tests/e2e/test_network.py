@@ -173,7 +173,7 @@ def test_a_write_that_was_answered_and_not_done_is_no_success(api: ApiProxy, beh
 
 
 def test_an_apply_that_was_cut_is_tried_again_each_time_in_the_journal_and_made_once(api: ApiProxy, behind: Cluster) -> None:
-    run = _open("model")
+    run = _open("taint")  # 06 would be refused here: no node has a GPU yet
     plan = model.plan(run, model.observe(run))
     api.faults = [Fault("cut after", method="POST", path=DEPLOYMENTS)]
     api.seen.clear()

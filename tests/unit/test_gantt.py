@@ -31,14 +31,14 @@ def walk(pulling: float = 12, pulled: float = 40) -> list[dict[str, Any]]:
         r(10, "wait", stage="provision", what="all nodes Ready", blocker=""),
         r(11, "notebook", stage="provision", state="ended", seconds=11),
         r(18, "notebook", stage="gpu_operator", state="started"),
-        r(20, "intent", stage="gpu_operator", id="h", argv=HELM),
+        r(20, "intent", stage="gpu_operator", id="h", argv=HELM, why="install"),
         r(22, "result", id="h", code=0),
         r(30, "wait", stage="gpu_operator", what="GPU nodes reach: GPU allocatable", blocker="driver"),
         r(60, "wait", stage="gpu_operator", what="GPU nodes reach: GPU allocatable", blocker=""),
         r(61, "notebook", stage="gpu_operator", state="ended", seconds=43),
         r(62, "pull", stage="model", node="ip-1.eu.internal", image="i", began=at(pulling), ended=at(pulled)),
         r(69, "notebook", stage="next_token", state="started"),
-        r(70, "intent", stage="next_token", id="a", argv=ASK),
+        r(70, "intent", stage="next_token", id="a", argv=ASK, why="ask"),
         r(78, "result", id="a", code=0),
         r(79, "notebook", stage="next_token", state="ended", seconds=10),
     ]
@@ -102,3 +102,38 @@ def test_a_ladder_without_nodes_can_be_drawn() -> None:
 
 def test_duration() -> None:
     assert [duration(s) for s in (0, 9.94, 10, 119, 125)] == ["0.0 s", "9.9 s", "10 s", "119 s", "2 min 05 s"]
+
+
+def test_a_command_that_took_long_is_a_row_below_its_stage_with_what_is_usual() -> None:
+    records = [r | {"usual": [3, 6]} if r.get("id") == "h" and r["kind"] == "intent" else r for r in walk()]
+    next(r for r in records if r.get("id") == "h" and r["kind"] == "result")["time"] = at(30)
+    bars = {b.label: b for b in drawn(records).bars}
+    assert (bars["install"].kind, bars["install"].seconds, bars["install"].usual) == ("step", 10, (3, 6))
+    assert bars["05 gpu operator"].usual == (3, 6), "a stage takes what its commands take"
+    assert "ask" not in bars, "the answer is a row already"
+
+
+def test_a_stage_without_an_end_is_drawn_to_the_journals_and_says_so() -> None:
+    records = [r for r in walk() if r["time"] < at(61)]
+    bars = {b.label: b for b in drawn(records).bars}
+    assert (bars["05 gpu operator"].began, bars["05 gpu operator"].seconds, bars["05 gpu operator"].open) == (18, 42, True)
+    assert not bars["02 provision"].open
+
+
+def test_stages_that_no_papermill_ran_are_drawn_too() -> None:
+    records = [r | {"kind": "stage", "state": "done" if r["state"] == "ended" else "started"} if r["kind"] == "notebook" else r
+               for r in walk()]
+    assert [(b.label, b.began, b.seconds) for b in drawn(records).bars if b.kind == "stage"] == [
+        ("02 provision", 0, 11), ("05 gpu operator", 18, 43), ("07 next token", 69, 10)]
+
+
+def test_hours_between_two_walks_are_cut_and_told() -> None:
+    later = 7200
+    again = [{"time": at(79 + later), "kind": "notebook", "stage": "teardown", "state": "started"},
+             {"time": at(89 + later), "kind": "notebook", "stage": "teardown", "state": "ended", "seconds": 10}]
+    found = drawn(walk() + again)
+    assert later - 10 < found.cut < later
+    assert found.seconds == pytest.approx(89 + later - found.cut)
+    assert found.bars[-1].label == "09 teardown"
+    assert found.bars[-1].seconds == 10
+    assert found.bars[-1].began == pytest.approx(found.seconds - 10)

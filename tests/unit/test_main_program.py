@@ -91,6 +91,7 @@ def test_answer(tiny: Path, tmp_path: Path) -> None:
     assert [t["text"] for t in said["prompt_tokens"]] == ["h", "�", "�"]
     assert [t["token"] for t in said["prompt_tokens"]] == ["h", "Ã", "©"]
     assert said["vocab_size"] == 256
+    assert 1e8 < said["copy_bytes_per_second"] < 1e14
     assert set(said["versions"]) == {"python", "torch", "transformers", "bitsandbytes"}
     assert [(a["precision"], a["dtype"]) for a in said["arms"]] == [
         ("int8", "float16"), ("reference", "bfloat16"), ("fp32", "float32")]  # fmt: skip

@@ -93,6 +93,26 @@ def test_columns_are_as_wide_as_their_widest_cell() -> None:
                                         "x          None         end"]
 
 
+def test_a_table_fits_a_terminal_of_80_columns() -> None:
+    rows = [("quota", "0 of 4 vCPUs " * 9, "aws " + "x" * 60), ("名前" * 30, "", "é")]
+    table = show.Table(("check", "found", "what mends it"), rows,
+                       "caption", ("fail", "pass"))
+    lines = [one for part in table.lines(80) for one in part]
+    assert all(show.wide(one) <= 80 for one in lines)
+    assert [one[0] for one in lines[2:] if one[0] != " "] == ["✗", "✓"]
+    assert "".join("".join(lines).split()).count("x") == 60
+    piped = table.lines()
+    assert [len(part) for part in piped] == [1, 1, 1, 1], "a row is a line where a program reads it"
+    assert len(repr(table).splitlines()) == 4
+
+
+@given(st.text(st.characters(blacklist_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=60), st.integers(2, 20))
+def test_wrapping_loses_nothing_and_is_never_too_wide(text: str, most: int) -> None:
+    lines = show.wrapped(text, most)
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    assert all(show.wide(one) <= most for one in lines)
+
+
 def test_rows_are_marked_by_their_state() -> None:
     table = show.Table(("a",), [("x",), ("y",), ("z",), ("w",)], "caption", ("pass", "warn", "fail", "unknown"))
     assert repr(table).splitlines() == ["caption", "  a", "✓ x", "! y", "✗ z", "? w"]
@@ -133,6 +153,15 @@ def test_a_plan_shows_the_short_lines_and_keeps_the_full_ones_a_fold_away() -> N
                               "shown": ["kubectl get nodes"]}
 
 
+def test_a_check_alone_and_none_at_all_show_themselves_too() -> None:
+    assert repr(Check("quota", "fail", "0 of 4", "ask for more")).splitlines()[1] == "✗ quota  0 of 4  ask for more"
+    assert Tags(Check("quota", "fail", HOSTILE)._repr_html_()).seen <= {"table", "thead", "tbody", "tr", "th", "td", "b"}
+    assert "no checks" in repr(Checks([]))
+    assert "no checks" in Checks([])._repr_html_()
+    assert repr(Plan((), "")) == "nothing to do"
+    assert Plan((), "")._repr_html_() == "<p>nothing to do</p>"
+
+
 def test_an_empty_plan_is_false_and_says_why() -> None:
     plan = Plan((), "nothing to remove", "export A=b")
     assert not plan
@@ -148,17 +177,6 @@ def test_files_of_a_plan_are_not_shown() -> None:
 def test_outside_a_notebook_things_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     show.show(show.Box("title", ("line",)))
     assert capsys.readouterr().out == "title\n  line\n"
-
-
-def test_progress_speaks_only_of_steps_that_take_time(capsys: pytest.CaptureFixture[str]) -> None:
-    live = show.Live("install", (5, 10))
-    live(0.5, "quick")
-    live.done(0.5)
-    assert capsys.readouterr().out == ""
-    live(7.2, "pulling\x1b[2J")
-    live(7.4, "too soon")
-    live.done(8)
-    assert capsys.readouterr().out == "⏳ install: 7 s, usually 5 to 10 s · pulling\\u001b[2J\n✓ install: 8.0 s\n"
 
 
 def test_an_error_is_harmless_wherever_it_is_printed() -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
 from gpurunbook import plots, tokens
+from gpurunbook.plots.files import plain, to_csv
 from gpurunbook.stages import latency
 
 
@@ -23,6 +29,7 @@ def result() -> dict[str, Any]:
     tops = [(" small", 0.4, 0.2), ("\n", 0.2, 0.3), ("🦄", 0.1, 0.1), ("$x$", 0.05, 0.15)]
     arms = [
         {"precision": precision, "dtype": dtype, "top_mass": 0.75, "warm_up": 10, "samples_ms": samples,
+         "weight_bytes": 200_000_000 * (i + 1), "first_seconds": 0.5, "load_seconds": 2.0,
          "top": [token(text, ps[i], p_in={"int8": ps[0], "reference": ps[1]}) for text, *ps in tops]}
         for i, (precision, dtype, samples) in enumerate(
             [("int8", "float16", [50.0] * 99 + [900.0]), ("reference", "bfloat16", [25.0] * 100)])
@@ -64,11 +71,102 @@ def test_top10_says_what_the_result_says(result: dict[str, Any], tmp_path: Path,
     said = words(figure)
     for expected in ["·small", "⏎", "⟨U+1F984⟩", "$x$", "1,000 other tokens", "40.0%", "25.0%", "·b", "REHEARSAL"]:
         assert expected in said
-    assert any("reference 20.0%" in text and "log p −0.92" in text for text in said)
+    assert {"log p", "−0.92", "reference", "20.0%", "Δ log p", "+0.69", "−0.41"} <= set(said)
+    assert "the reference puts the same token first" in said
     assert any("REHEARSAL on CPU, not a GPU result" in text for text in said)
     with Image.open(path) as image:
         assert image.width == int(8.4 * plots.DPI)
     assert path.stat().st_size < 400_000
+
+
+def test_another_winner_is_said(result: dict[str, Any]) -> None:
+    result["arms"][1]["top"][0] |= {"id": 2, "text": " land", "token": "Ġland"}
+    figure = plots.top10(result, footer="f")
+    assert "the reference puts another token first: ·land" in words(figure)
+    assert "In reference (bf16), the reference puts another token first: ·land." in figure.alt
+
+
+def test_a_chart_is_kept_for_both_themes_with_its_figures(result: dict[str, Any], tmp_path: Path) -> None:
+    figure = plots.top10(result, footer="f", path=tmp_path / "top10.png")
+    assert {p.name for p in tmp_path.iterdir()} == {f"top10{end}" for end in (
+        ".png", ".svg", ".dark.png", ".dark.svg", ".csv", ".chart.json")}
+    assert (tmp_path / "top10.png").read_bytes() == figure.png() != (tmp_path / "top10.dark.png").read_bytes()
+    kept = json.loads((tmp_path / "top10.chart.json").read_text())
+    assert kept["alt"] == figure.alt
+    rows = list(csv.DictReader((tmp_path / "top10.csv").read_text().splitlines()))
+    assert [float(row["p"]) for row in rows] == [row["p"] for row in kept["rows"]] == [0.4, 0.2, 0.1, 0.05]
+    assert [json.loads(row["text"]) for row in rows] == [" small", "\n", "🦄", "$x$"]
+    assert float(rows[0]["delta_logp"]) == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("theme", ["", ".dark"])
+def test_an_svg_is_a_described_picture_of_outlines(result: dict[str, Any], tmp_path: Path, theme: str) -> None:
+    figure = plots.top10(result, footer="f", path=tmp_path / "top10.png")
+    text = (tmp_path / f"top10{theme}.svg").read_text()
+    root = ElementTree.fromstring(text)
+    names = {element.tag.rpartition("}")[2] for element in root.iter()}
+    assert names <= {"svg", "title", "desc", "defs", "style", "g", "path", "use", "clipPath", "rect"}
+    assert root.get("role") == "img"
+    assert [root[0].tag[-5:], root[1].tag[-4:]] == ["title", "desc"]
+    assert f"{root[0].text}: {root[1].text}" == figure.alt
+    assert "<!" not in text
+    plots.top10(result, footer="f", path=tmp_path / "top10.png")
+    assert (tmp_path / f"top10{theme}.svg").read_text() == text, "the same chart is the same file"
+
+
+@pytest.mark.parametrize(("cell", "said"), [
+    ("=1+1", "'=1+1"), ("+1", "'+1"), ("-x", "'-x"), ("@SUM(A1)", "'@SUM(A1)"), ("'x", "''x"), ("\tx", "'\tx"), ("·=1", "·=1"),
+    (-1.5, -1.5), (None, None), ("a\x1bb", "a\\u001bb"),
+])
+def test_no_cell_is_a_formula(cell: Any, said: Any) -> None:
+    assert plain(cell) == said
+    [row] = csv.DictReader(to_csv([{"a": cell, "b": 1}]).splitlines())
+    assert row["a"] == ("" if said is None else str(said))
+
+
+def test_a_users_matplotlibrc_does_not_count(result: dict[str, Any], tmp_path: Path) -> None:
+    plain_one = plots.top10(result, footer="f").png()
+    with matplotlib.rc_context({"font.family": "serif", "text.usetex": True, "path.sketch": (1, 2, 3)}):
+        assert plots.top10(result, footer="f").png() == plain_one
+
+
+def test_a_thousand_tokens_make_no_endless_chart(result: dict[str, Any]) -> None:
+    result["arms"][0]["top"] = [token(f" w{i}", 0.0005) for i in range(1000)]
+    figure = plots.top10(result, footer="f")
+    assert figure.get_figheight() < 18
+    assert "964 other tokens" in words(figure)
+
+
+@pytest.fixture
+def logits(tmp_path: Path) -> dict[str, Path]:
+    paths = {precision: tmp_path / f"logits.{precision}.f32" for precision in ("int8", "reference")}
+    for i, path in enumerate(paths.values()):
+        np.random.default_rng(i).normal(scale=3, size=1004).astype("<f4").tofile(path)
+    return paths
+
+
+def test_spread_says_what_follows_from_the_logits(result: dict[str, Any], logits: dict[str, Path], tmp_path: Path) -> None:
+    figure = plots.spread(result, logits, footer="f · REHEARSAL", path=tmp_path / "spread.png")
+    kept = json.loads((tmp_path / "spread.chart.json").read_text())
+    for row, temperature in zip(kept["spread"][:3], (0.7, 1, 1.3), strict=True):
+        raw = np.fromfile(logits["int8"], "<f4").astype(np.float64) / temperature
+        p = np.sort(np.exp(raw) / np.exp(raw).sum())[::-1]
+        entropy = -(p * np.log2(p)).sum()
+        assert row["entropy_bits"] == pytest.approx(entropy)
+        assert row["choices"] == pytest.approx(2**entropy)
+        assert row["margin"] == pytest.approx(p[0] - p[1])
+        assert p[:row["kept"] - 1].sum() < 0.9 <= p[:row["kept"]].sum()
+        assert {f"{entropy:.2f}", f"{p[0] - p[1]:.1%}", f"{row['kept']:,}"} <= set(words(figure))
+        assert f"{row['kept']:,}" in figure.alt
+    assert kept["rows"][-1]["cumulative"] == pytest.approx(1)
+    assert {"top-p 0.9", "8-bit LLM.int8 (fp16)", "reference (bf16)", "REHEARSAL"} <= set(words(figure))
+    assert len((tmp_path / "spread.dark.png").read_bytes()) < 500_000
+
+
+def test_spread_of_one_arm(result: dict[str, Any], logits: dict[str, Path]) -> None:
+    result["arms"] = result["arms"][:1]
+    said = words(plots.spread(result, logits, footer="f"))
+    assert not [text for text in said if "reference" in text or "Kullback" in text]
 
 
 def test_no_badge_without_rehearsal_and_one_arm_is_enough(result: dict[str, Any]) -> None:
@@ -101,6 +199,32 @@ def test_latency_says_percentiles_and_outliers(result: dict[str, Any], tmp_path:
     assert any("1 above the chart, up to 900 ms" in text for text in words(figure))
     assert "■ p50 25.0 ms" in words(figure)
     assert "p50 50.0" in figure.alt
+    assert "8-bit LLM.int8 (fp16) takes 2.00 times as long as reference (bf16) (95% interval 2.00 to 2.00)" in words(figure)
+    assert not [text for text in words(figure) if "least" in text], "an older answer has no bandwidth"
+    assert len((tmp_path / "l.csv").read_text().splitlines()) == 201
+
+
+def test_the_roofline_is_the_weights_at_the_copy_bandwidth(result: dict[str, Any]) -> None:
+    figure = plots.latency(result | {"copy_bytes_per_second": 2e10}, footer="f")
+    assert {"● least 10.0 ms", "■ least 20.0 ms"} <= set(words(figure))
+    assert any("20.0 GB/s" in text for text in words(figure))
+    assert "at least 20.0 ms to read its weights once" in figure.alt
+    table = repr(latency.table(result | {"copy_bytes_per_second": 2e10}))
+    assert "10.0      20%" in table
+    assert "least" not in repr(latency.table(result))
+
+
+def test_the_interval_of_a_ratio_holds_the_truth() -> None:
+    dice = np.random.default_rng(7)
+    held = 0
+    for _ in range(40):
+        drift = 1 + 0.3 * dice.random(100)  # of the machine: it hits both arms
+        one, other = 20 * drift * dice.normal(1, 0.02, 100), 10 * drift * dice.normal(1, 0.02, 100)
+        times, low, high = latency.ratio(one.tolist(), other.tolist())
+        assert low <= times <= high
+        assert high - low < 0.35
+        held += low <= 2 <= high
+    assert held >= 34
 
 
 def test_summary_is_numpys_linear_quantile() -> None:
@@ -110,7 +234,8 @@ def test_summary_is_numpys_linear_quantile() -> None:
 def test_description_is_complete(result: dict[str, Any]) -> None:
     assert plots.describe_top10(result) == (
         "Bar chart of the 4 most likely next tokens after “a·b” in 8-bit LLM.int8 (fp16): “·small” 40.0%, “⏎” 20.0%, "
-        "“⟨U+1F984⟩” 10.0%, “$x$” 5.0%; all other tokens 25.0%. A middle dot stands for a space.")
+        "“⟨U+1F984⟩” 10.0%, “$x$” 5.0%; all other tokens 25.0%. In reference (bf16), the reference puts the same token first. "
+        "A middle dot stands for a space.")
 
 
 def test_a_chart_shows_itself_in_a_notebook_without_pyplot(result: dict[str, Any]) -> None:

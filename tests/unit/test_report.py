@@ -1,0 +1,348 @@
+"""The report of a run as its journal tells it: what a person reads first, what each stage did, and that it is safe to open."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+import zlib
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpurunbook import pictures, report, stages
+from gpurunbook.errors import RunbookError
+from tests import answer
+from tests.unit.test_plan_show import HOSTILE, Tags, harmless
+from tests.unit.test_walk import hand_written
+
+
+def at(second: float) -> str:
+    return f"2026-11-22T12:00:{second:06.3f}+00:00"
+
+
+def story(*records: dict[str, Any]) -> report.StageStory:
+    return next(s for s in report.stories(list(records)) if s.name == "taint")
+
+
+def stage(state: str, second: float) -> dict[str, Any]:
+    return {"kind": "stage", "stage": "taint", "state": state, "time": at(second)}
+
+
+def notebook(seconds: float) -> dict[str, Any]:
+    return {"kind": "notebook", "stage": "taint", "state": "ended", "seconds": seconds, "time": at(59)}
+
+
+@pytest.mark.parametrize(("records", "outcome", "seconds"), [
+    ([], "not run", 0),
+    ([stage("started", 1)], "started", 0),
+    ([stage("started", 1), stage("done", 3.5)], "done", 2.5),
+    ([stage("started", 1), stage("failed", 2), stage("started", 10), stage("done", 14)], "done", 4),
+    ([stage("started", 1), stage("done", 3), notebook(7)], "done", 7),
+    ([stage("started", 1), stage("done", 3), notebook(7), stage("started", 10), stage("done", 11), notebook(2)], "done", 2),
+    ([stage("started", 1), stage("failed", 3), notebook(5)], "failed", 5),
+    ([stage("started", 1), notebook(5)], "started", 5),
+    ([stage("started", 1), stage("done", 3), stage("failed", 4)], "failed", 3),
+])
+def test_a_stages_seconds_are_those_of_its_last_walk(records: list[dict[str, Any]], outcome: str, seconds: float) -> None:
+    told = story(*records)
+    assert told.outcome == outcome
+    assert told.seconds == pytest.approx(seconds)
+
+
+def intent(name: str, **fields: Any) -> dict[str, Any]:
+    return {"kind": "intent", "id": name, "stage": "taint", "argv": ["kubectl", name], "shown": f"kubectl {name}",
+            "why": "because", "changes": True} | fields
+
+
+def test_a_command_is_told_with_its_result_or_without_one() -> None:
+    told = story(intent("a"), intent("b"), {"kind": "result", "id": "a", "code": 0, "seconds": 1.5},
+                 {"kind": "result", "id": "never-begun", "code": 0})
+    assert [(c["shown"], c["code"], c["error"]) for c in told.commands] == [
+        ("kubectl a", 0, None), ("kubectl b", None, "no result: interrupted")]
+
+
+def text_of(page: str) -> str:
+    body = page.partition("<body>")[2].partition("</body>")[0]
+    return " ".join(Tags(re.sub(r"</(td|th|h\d|p|pre|li|d[dt]|caption|summary|span)>|<br>", r" \g<0>", body)).text.split())
+
+
+def test_the_report_tells_the_run(tmp_path: Path) -> None:
+    folder = hand_written(
+        tmp_path, "by-hand",
+        {"kind": "program", "name": "helm", "path": "/x", "version": "4.2.4", "found": "PATH"},
+        {**stage("started", 1)}, intent("taint"), {"kind": "result", "id": "taint", "code": 0, "seconds": 0.4},
+        intent("slow"), {"kind": "result", "id": "slow", "code": None, "seconds": 5.0, "error": "helm was ended"},
+        intent("get", changes=False),
+        {"kind": "checks", "stage": "taint", "checks": [{"name": "no taint", "state": "warn", "evidence": "one node",
+                                                         "fix": "type this"}]},
+        {**stage("failed", 3)}, {"kind": "error", "stage": "taint", "error": "it broke"})
+    page = report.write(folder)
+    text = text_of(page.read_text())
+    for said in ("✗ Stopped in 04 taint", "run by-hand · target rehearsal", "This was a rehearsal.", "04 taint ✗ failed",
+                 "kubectl taint because: exit 0 after 0.4 s", "because: helm was ended", "1 reading command of 04 taint",
+                 "! warn no taint one node mends it: type this", "it broke", "helm 4.2.4 PATH"):
+        assert said in text, said
+    assert "exit None" not in text
+    assert page.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_report_opens_without_network_or_scripts(tmp_path: Path) -> None:
+    page = report.write(hand_written(tmp_path, "by-hand", stage("started", 1), stage("done", 2))).read_text()
+    assert page.startswith("<!doctype html>")
+    assert "script" not in Tags(page.partition("\n")[2]).seen
+    assert re.findall(r"<(?:link|iframe|object|embed|form|base|audio|video)\b", page) == []
+    assert all(value.startswith(("data:", "#")) for value in re.findall(r'\b(?:src|href|srcset)="([^"]*)"', page))
+    assert not re.search(r"@import|url\(|javascript:|\son\w+\s*=", page)
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert {f'href="#{one}"' for one in ids} <= set(re.findall(r'href="#[^"]+"', page))
+
+
+def test_hostile_text_in_a_journal_stays_text(tmp_path: Path) -> None:
+    folder = hand_written(
+        tmp_path, "by-hand",
+        {"kind": "program", "name": HOSTILE, "path": "/x", "version": HOSTILE, "found": HOSTILE},
+        stage("started", 1), intent("a", shown=HOSTILE, why=HOSTILE),
+        {"kind": "result", "id": "a", "code": None, "error": HOSTILE}, intent("b", shown=HOSTILE, changes=False),
+        {"kind": "checks", "stage": "taint", "checks": [{"name": HOSTILE, "state": "fail", "evidence": HOSTILE,
+                                                         "fix": HOSTILE}]},
+        {"kind": "error", "stage": "taint", "error": HOSTILE}, stage("failed", 2))
+    (folder / "artifacts").mkdir()
+    (folder / "artifacts" / "next_tokens.json").write_text(json.dumps({
+        "prompt": HOSTILE, "top": [{"text": HOSTILE, "id": 1, "p": 0.5, "logp": -0.69}], "versions": {HOSTILE: HOSTILE}}))
+    page = report.write(folder).read_text()
+    assert harmless(page)
+    assert "script" not in Tags(page.partition("\n")[2]).seen
+    assert page.count("&lt;script&gt;") > 10
+
+
+@pytest.mark.parametrize("torn", ["", '{"prompt": "a', "[]", "\0"])
+def test_an_artifact_torn_by_a_kill_does_not_take_the_report_with_it(tmp_path: Path, torn: str) -> None:
+    folder = hand_written(tmp_path)
+    (folder / "artifacts").mkdir()
+    for name in ("next_tokens", "latency"):
+        (folder / "artifacts" / f"{name}.json").write_text(torn)
+    assert "Left before its first stage; nothing failed" in report.write(folder).read_text()
+
+
+def test_a_folder_that_is_no_run_has_no_report(tmp_path: Path) -> None:
+    with pytest.raises(RunbookError, match="is no run"):
+        report.write(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+# What happened, in the first lines
+
+def each(state: str, *names: str) -> list[dict[str, Any]]:
+    return [{"kind": "stage", "stage": name, "state": state, "time": at(5)} for name in names]
+
+
+def top_of(folder: Path) -> str:
+    """What a person sees before the contents: the header's text."""
+    return text_of("<body>" + report.write(folder).read_text().partition("<header>")[2].partition("</header>")[0] + "</body>")
+
+
+def test_a_walk_to_the_end_says_so_and_gives_nothing_to_type(tmp_path: Path) -> None:
+    top = top_of(hand_written(tmp_path, "by-hand", *each("done", *stages.NAMES), {"kind": "run", "state": "finished"}))
+    assert top.startswith("✓ Walked to the end, nothing left behind")
+    assert "9 of 9 stages" in top
+    assert "Type next" not in top
+
+
+def test_a_run_torn_down_half_way_does_not_say_that_it_was_walked(tmp_path: Path) -> None:
+    top = top_of(hand_written(tmp_path, "by-hand", *each("done", "preflight", "teardown"), {"kind": "run", "state": "finished"}))
+    assert top.startswith("✓ Torn down, nothing left behind; 2 of 9 stages were walked")
+
+
+def test_a_failure_tells_where_why_and_what_to_type(tmp_path: Path) -> None:
+    top = top_of(hand_written(tmp_path, "by-hand", *each("done", "preflight"), stage("started", 1), stage("failed", 2), {
+        "kind": "error", "stage": "taint", "error": "the node is gone\n  where: kubectl get nodes\n  next:  look",
+        "what": "the node is gone", "where": "kubectl get nodes", "next": "look"}))
+    assert top.startswith("✗ Stopped in 04 taint")
+    assert "What failed the node is gone Next look Where to look kubectl get nodes" in top
+    assert "gpurunbook run --run-id by-hand" in top
+    assert "gpurunbook teardown --run-id by-hand" in top
+
+
+def test_a_failure_whose_run_is_gone_does_not_offer_to_go_on_with_it(tmp_path: Path) -> None:
+    over = {"kind": "run", "state": "finished"}
+    top = top_of(hand_written(tmp_path, "by-hand", stage("failed", 2), *each("done", "teardown"), over))
+    assert top.startswith("✗ Stopped in 04 taint; torn down since")
+    assert "--run-id" not in top
+    assert "gpurunbook run begins a new run" in top.replace("$ ", "")
+
+
+def test_a_failure_without_an_error_is_told_by_its_check_or_its_command(tmp_path: Path) -> None:
+    check = {"name": "no taint", "state": "fail", "evidence": "one", "fix": "do it"}
+    checks = {"kind": "checks", "stage": "taint", "checks": [check]}
+    assert "What failed no taint: one Next do it" in top_of(hand_written(tmp_path / "a", "by-hand", stage("failed", 2), checks))
+    failed = [intent("x"), {"kind": "result", "id": "x", "code": 3, "seconds": 1, "tail": "boo"}, stage("failed", 2)]
+    assert "What failed because: exit code 3 Where to look kubectl x" in top_of(hand_written(tmp_path / "b", "by-hand", *failed))
+
+
+def test_an_interrupted_run_tells_what_was_in_flight_or_what_held_it_up(tmp_path: Path) -> None:
+    top = top_of(hand_written(tmp_path, "by-hand", stage("started", 1), intent("slow"), {
+        "kind": "wait", "stage": "taint", "what": "nodes Ready", "blocker": "node a: NotReady", "seconds": 1}))
+    assert top.startswith("! Interrupted in 04 taint")
+    assert "waiting: nodes Ready: node a: NotReady in flight: kubectl slow" in top
+    assert "gpurunbook run --run-id by-hand" in top
+
+
+def test_an_interrupted_run_with_nothing_in_flight_says_what_came_last(tmp_path: Path) -> None:
+    top = top_of(hand_written(tmp_path, "by-hand", stage("started", 1), intent("a"),
+                              {"kind": "result", "id": "a", "code": 0, "seconds": 1, "time": at(3)}))
+    assert "no command was in flight; the last to end, 12:00:03 UTC: because" in top
+
+
+def test_a_kept_run_says_that_its_cluster_is_up(tmp_path: Path) -> None:
+    top = top_of(hand_written(tmp_path, "by-hand", *each("done", "preflight", "provision"), {"kind": "run", "state": "kept"}))
+    assert top.startswith("✓ Walked up to 02 provision; the cluster was left up")
+    assert "gpurunbook teardown --run-id by-hand" in top
+
+
+def test_a_line_torn_by_a_crash_does_not_take_the_report_with_it(tmp_path: Path) -> None:
+    folder = hand_written(tmp_path, "by-hand", stage("started", 1))
+    with (folder / "journal.jsonl").open("a") as journal:
+        journal.write('{"time": "2026-11-22T12:00:09+00:00", "kind": "resu')
+    assert top_of(folder).startswith("! Interrupted in 04 taint")
+
+
+# What changed, and errors
+
+def test_what_a_plan_changed_is_a_table_and_an_error_of_an_ended_stage_is_overcome(tmp_path: Path) -> None:
+    error = {"kind": "error", "stage": "taint", "error": "no", "time": at(2)}
+    text = text_of(report.write(hand_written(
+        tmp_path, "by-hand", stage("started", 1), error, stage("failed", 2),
+        stage("started", 3), {"kind": "changed", "stage": "taint", "rows": [["node a: taints", "x:NoSchedule", "none"]],
+                              "left_out": {"CRDs": "no right to"}, "since": ""}, stage("done", 4))).read_text())
+    assert "What changed in the cluster; not seen: CRDs (no right to) object before after" in text
+    assert "node a: taints x:NoSchedule none" in text
+    assert "04 taint, 12:00:02 UTC, overcome since What failed no" in text
+    assert "Errors (1)" in text
+
+
+def test_commands_are_on_the_page_exactly_with_what_ran_behind_them(tmp_path: Path) -> None:
+    odd = "kubectl patch x -p '{\"a\": \"<b> & c\"}'"
+    asked = intent("a", shown=odd, argv=["/bin/kubectl", "a b"])
+    page = report.write(hand_written(tmp_path, "by-hand", stage("started", 1), asked,
+                                     {"kind": "result", "id": "a", "code": 0, "seconds": 1})).read_text()
+    shown = [Tags(one).text for one in re.findall(r'<pre class="typed">.*?</pre>', page, re.DOTALL)]
+    assert odd in shown
+    assert "/bin/kubectl 'a b'" in shown
+    assert not any("# " in one or one.startswith("$") for one in shown), "what is selected is pasted"
+
+
+# Charts
+
+def png(text: str = "", kind: bytes = b"tEXt") -> bytes:
+    """A PNG of one pixel with a description, as matplotlib writes it."""
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    body = {b"tEXt": lambda: text.encode("latin-1"), b"zTXt": lambda: b"\0" + zlib.compress(text.encode("latin-1")),
+            b"iTXt": lambda: b"\0\0\0\0" + text.encode()}[kind]()
+    return (pictures.PNG + chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)) + chunk(kind, b"Description\0" + body)
+            + chunk(b"IDAT", zlib.compress(b"\0\0")) + chunk(b"IEND", b""))
+
+
+def with_files(folder: Path, **files: bytes) -> Path:
+    (folder / "artifacts").mkdir()
+    for name, data in files.items():
+        (folder / "artifacts" / name.replace("__", ".")).write_bytes(data)
+    return folder
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt"])
+def test_a_chart_is_described_by_what_its_file_says(tmp_path: Path, kind: bytes) -> None:
+    words = "bars of ten ⏎" if kind == b"iTXt" else "bars of ten"
+    page = report.write(with_files(hand_written(tmp_path), top10__png=png(words, kind))).read_text()
+    assert f'alt="{words}"' in page
+    assert "prefers-color-scheme: dark)\" srcset" not in page
+
+
+def test_a_dark_page_gets_the_dark_chart_and_the_smaller_of_two_files(tmp_path: Path) -> None:
+    small, large = b"<svg/>", png("x")
+    folder = with_files(hand_written(tmp_path), latency__png=large, latency__svg=small, latency__dark__png=large)
+    page = report.write(folder).read_text()
+    assert '<source media="screen and (prefers-color-scheme: dark)" srcset="data:image/png;base64,' in page
+    assert 'src="data:image/svg+xml;base64,PHN2Zy8+"' in page
+
+
+def test_a_chart_that_is_absent_says_why(tmp_path: Path) -> None:
+    folder = with_files(hand_written(tmp_path, "by-hand", *each("done", "next_token"), *each("failed", "gpu_operator")),
+                        spread__png=b"x" * (pictures.ROOM + 1))
+    text = text_of(report.write(folder).read_text())
+    for said in ("No chart: 07 next token left no artifacts/top10.png", "No chart: 08 latency was not run.",
+                 "No chart: 05 gpu operator did not come to its end."):
+        assert said in text, said
+    assert folder.joinpath("report.html").stat().st_size < 100_000
+    (folder / "artifacts" / "next_tokens.json").write_text(json.dumps(saved()))
+    assert "No chart: spread.png has 2.0 MB" in text_of(report.write(folder).read_text())
+
+
+def saved(**changes: Any) -> dict[str, Any]:
+    told = answer.answer("int8", "reference", **changes)
+    for arm in told["arms"]:
+        for token in arm["top"]:
+            token["p_in"] = {"int8": token["p"], "reference": token["p"] / 2}
+    return told | {"top": told["arms"][0]["top"], "run": "by-hand", "target": "rehearsal"}
+
+
+def test_the_answer_is_above_and_its_table_has_the_reference(tmp_path: Path) -> None:
+    folder = with_files(hand_written(tmp_path, "by-hand", *each("done", "next_token")),
+                        next_tokens__json=json.dumps(saved()).encode())
+    assert 'Most likely next token after “Long long ago, in a”: " land0", 50.0 %, by SmolLM2-135M in int8' in top_of(folder)
+    assert '1 " land0" 7 50.00 % -0.693 25.00 %' in text_of(report.write(folder).read_text())
+
+
+def ladder(state: str = "trouble") -> dict[str, Any]:
+    steps = [{"rung": "joined", "state": "done", "since": "2026-11-22T12:00:01+00:00", "evidence": "e", "next": ""},
+             {"rung": "ready", "state": "done", "since": "2026-11-22T12:00:04+00:00", "evidence": "e", "next": ""},
+             {"rung": "driver", "state": state, "since": None, "evidence": "CrashLoopBackOff", "next": "kubectl logs x"}]
+    return {"nodes": [{"node": "n0", "steps": steps}],
+            "findings": [{"title": "headers are missing", "evidence": "a log line", "next": "kubectl logs y"}]}
+
+
+def test_the_ladder_is_told_with_what_each_rung_took_and_what_is_wrong(tmp_path: Path) -> None:
+    text = text_of(report.write(with_files(hand_written(tmp_path), ladder__json=json.dumps(ladder()).encode())).read_text())
+    assert "node Ready ✓ done 12:00:04 3.0 s 5 to 30 s e" in text
+    assert "driver ✗ trouble 60 to 240 s CrashLoopBackOff next: kubectl logs x" in text
+    assert "headers are missing a log line next: kubectl logs y" in text
+
+
+@pytest.mark.parametrize("torn", [b"{", b"[]", b'{"nodes": [{"steps": 3}], "findings": []}', b'{"nodes": [], "findings": [{}]}'])
+def test_a_torn_ladder_is_none(tmp_path: Path, torn: bytes) -> None:
+    text = text_of(report.write(with_files(hand_written(tmp_path), ladder__json=torn)).read_text())
+    assert "No ladder: artifacts/ladder.json" in text
+
+
+def test_headings_are_in_order_and_everything_is_in_a_landmark(tmp_path: Path) -> None:
+    page = report.write(hand_written(tmp_path, "by-hand", stage("started", 1), intent("a"), stage("done", 2))).read_text()
+    levels = [int(level) for level in re.findall(r"<h(\d)", page)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    body = page.partition("<body>")[2]
+    assert re.findall(r"<(header|nav|main|footer)\b", body) == ["header", "nav", "main", "footer"]
+    assert page.count("<table") == page.count("<caption")
+    assert not re.search(r"<th(?! scope)[ >]", page)
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (119, "119 s"),
+                                               (119.6, "2 min 0 s"), (160, "2 min 40 s"), (7200, "2 h 0 min"),
+                                               (11_520, "3 h 12 min")])
+def test_took(seconds: float, said: str) -> None:
+    assert report.took(seconds) == said
+
+
+@pytest.mark.parametrize(("pair", "said"), [((0.2, 2), "0.2 to 2 s"), ((82, 410), "82 to 410 s"), ((720, 1260), "12 to 21 min")])
+def test_usually(pair: tuple[float, float], said: str) -> None:
+    assert report.usually(pair) == said
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0, "0 s"), (2.25, "2.2 s"), (80, "80 s"), (159, "2:39"), (11_520, "3:12 h")])
+def test_tick(seconds: float, said: str) -> None:
+    assert report.tick(seconds) == said
