@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ PATHS = {"PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
 """What papermill adds with --inject-paths."""
 QUIET = 3.0
 """Seconds without any sign of life after which a cell shows one by itself."""
+TOLD = "_gpurunbook_told"
+"""What is shown in place of an exception, in its __dict__."""
 
 
 def check_parameters(root: Path, stage: str) -> None:
@@ -40,22 +41,25 @@ def check_parameters(root: Path, stage: str) -> None:
         return  # a notebook of somebody's own, whose names mean what they mean there
     for cell in ran:
         if cell.startswith(PAPERMILLS) and (other := (notebooks.literals(cell) or {cell: ""}).keys() - known.keys() - PATHS):
-            raise ConfigError(f"unknown parameter {min(other)[:80]!r}", where=f"papermill -p, {stages.notebook(stage)}",
-                              next=f"one of: {', '.join(sorted(known))}")
+            raise ConfigError(f"unknown parameter {show.clean(min(other))[:80]!r}",
+                              where=f"papermill -p, {stages.notebook(stage)}", next=f"one of: {', '.join(sorted(known))}")
     for name, default in known.items():
         if expected := parameters.problem(name, value := space.get(name), default):
             hint = f", such as papermill -r {name} TEXT" if isinstance(default, str) else ""
-            raise ConfigError(f"parameter {name} is {repr(value)[:80]}", where=f"the parameters of {stages.notebook(stage)}",
-                              next=f"give {expected}{hint}")
+            raise ConfigError(f"parameter {name} is {show.clean(repr(value))[:80]}",
+                              where=f"the parameters of {stages.notebook(stage)}", next=f"give {expected}{hint}")
 
 
 @dataclass
 class _Kernel:
-    """What goes on in this kernel: the run that is open in it, and the sign of life of the cell at work."""
+    """What goes on in this kernel: the run that is open in it, and the sign of life of the cell at work.
+
+    `sources` has the cell, and those inside it: %%capture and its like run a cell in a cell.
+    """
 
     journal: Journal | None = None
     stage: str = ""
-    source: str = ""
+    sources: list[str] = field(default_factory=list)
     pulse: Live | None = None
 
 
@@ -74,8 +78,8 @@ def begin() -> None:
             shell.events.register(event, hook)
     shell.set_custom_exc((Exception, KeyboardInterrupt), _told)
     _kernel.journal = None
-    if _kernel.pulse is None:
-        _pulse(shell.user_ns["In"][-1])
+    if not _kernel.sources:
+        _before_cell(shell.user_ns["In"][-1])
 
 
 def journal_errors(journal: Journal, stage: str) -> None:
@@ -84,34 +88,37 @@ def journal_errors(journal: Journal, stage: str) -> None:
 
 
 def _before(info: Any) -> None:
-    _pulse(info.raw_cell)
+    _before_cell(info.raw_cell)
 
 
-def _pulse(source: str) -> None:
+def _before_cell(source: str) -> None:
     """A sign of life for a cell whose work shows nothing by itself: a question to AWS, a chart, a client that tries again."""
-    _kernel.source = source
-    code = [line.strip() for line in source.splitlines() if line.strip() and not line.strip().startswith("#")]
-    _kernel.pulse = Live(f"at work: {code[0][:60] if code else 'this cell'}", first=QUIET,
-                         interrupt="safe to interrupt: no command is at work")
-    _kernel.pulse.__enter__()
+    _kernel.sources.append(source)
+    if len(_kernel.sources) == 1:
+        _kernel.pulse = Live("this cell", first=QUIET, interrupt="safe to interrupt: no command is at work")
+        _kernel.pulse.__enter__()
 
 
 def _after(result: Any) -> None:
+    if not (result.info.raw_cell or "").strip():
+        return  # IPython tells of the end of an empty cell, and not of its beginning
     error = result.error_before_exec or result.error_in_exec
-    if (pulse := _kernel.pulse) is not None:
+    if _kernel.sources:  # none: the first `begin` was called in a cell inside this one, and took that for the outermost
+        _kernel.sources.pop()
+    if not _kernel.sources and (pulse := _kernel.pulse) is not None:
         _kernel.pulse = None
         pulse.__exit__(type(error) if error else None, error, None)
     journal, stage = _kernel.journal, _kernel.stage
     if journal and not notebooks.is_shipped(stage, result.info.raw_cell):
-        journal.append("cell", stage=stage, state="modified", source=result.info.raw_cell[:2_000])
+        journal.append("cell", stage=stage, state="modified", source=show.clean(result.info.raw_cell)[:2_000])
     if error is None:
         return
     if journal:
         told = {key: getattr(error, key) for key in ("what", "where", "next")} if isinstance(error, RunbookError) else {}
         journal.append("error", stage=stage, error=str(error), type=type(error).__name__, pid=os.getpid(), **told,
-                       traceback="".join(traceback.format_exception(error))[-20_000:])
+                       traceback=defects.text(error))
         journal.append("stage", stage=stage, state="failed")
-    if hasattr(error, "_render_traceback_"):
+    if isinstance(error, RunbookError) or TOLD in vars(error):
         show.show(_rest(error, journal))
 
 
@@ -128,24 +135,29 @@ def _rest(error: BaseException, journal: Journal | None) -> show.Fold:
 
 def _told(shell: Any, kind: type[BaseException], error: BaseException, trace: Any, tb_offset: int | None = None) -> None:
     """IPython's hook for errors of cells: ours say what, where and next; a reader's own code has IPython's traceback."""
-    if not hasattr(error, "_render_traceback_"):
+    if not isinstance(error, RunbookError) and TOLD not in vars(error):
         if isinstance(error, NameError) and not defects.ours(trace):
-            if _kernel.journal and notebooks.is_shipped(_kernel.stage, _kernel.source):
+            if _kernel.journal and notebooks.is_shipped(_kernel.stage, "".join(_kernel.sources[-1:])):
                 _shown_as(error, RunbookError(f"{error.name!r} is not there yet: a cell above this one was not run; nothing was "
                                               "changed", where=f"notebooks/{stages.notebook(_kernel.stage)}",
                                               next="run the cells above, in order (menu: Run, Run All Above Selected Cell)"))
         elif defects.ours(trace):
             _shown_as(error, defects.explained(error))
-    shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+    if told := vars(error).get(TOLD):
+        # The notebook keeps the text of what is handed over, beside the lines that are seen.
+        shell.showtraceback((type(told), told, None), tb_offset=tb_offset)
+    else:
+        shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
 
 
 def _shown_as(error: BaseException, told: RunbookError) -> None:
-    """IPython's hook on this one exception."""
-    vars(error)["_render_traceback_"] = told.brief.splitlines
+    """In place of this exception a cell shows what is told, and nothing of the exception's own text."""
+    vars(told)["_render_traceback_"] = told.brief.splitlines  # without the name of a class that was not raised
+    vars(error)[TOLD] = told
 
 
 def shorten(error: BaseException, what: str, where: str) -> None:
     """An interrupted cell shows three lines, as any other error of ours."""
     if isinstance(error, KeyboardInterrupt):
         _shown_as(error, RunbookError(f"interrupted: {what}", where=where,
-                                      next="run this cell again; what it had started was ended"))
+                                      next="run the notebook again from its start; what it had started was ended"))

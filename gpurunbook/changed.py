@@ -1,17 +1,20 @@
 """What a plan changed in the cluster: two looks (glance.py), before and after, and a small table of what differs.
 
 The first look is in the journal before the plan begins, so that whoever resumes a killed run sees what it had done. Evidence
-never stops the work: what could not be seen is said below the table's name.
+never stops the work: what could not be seen is said in the table's name. Whoever else is at work in the cluster may have had
+a part in what differs, as far as it is about the walk's own objects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from gpurunbook import show
 from gpurunbook.glance import ABSENT, CLUSTER, INSIDE, NONE, Fields, Look, Object, look
+from gpurunbook.start import when
 
 if TYPE_CHECKING:
     from gpurunbook.command import Command
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS, ALIKE = 14, 3
 """Rows of a table; and objects that change in the same way share one when they are more than so many."""
+OLD_SECONDS = 3600
 
 Row = tuple[str, str, str]
 
@@ -50,36 +54,44 @@ def _shows(command: Command) -> bool:
 
 
 def tell(run: Run, before: Look, after: Look) -> None:
-    """Journal what differs between two looks, and show it; nothing where there is no cluster at either end."""
-    rows, left_out = differences(before, after), before.left_out | after.left_out
+    """Journal what differs between two looks, and show it; nothing where there is no cluster at either end.
+
+    Nor at one end, where the cluster is not ours: the kubeconfig came or went then, and not the cluster.
+    """
+    known = run.target.ours or not (before.absent or after.absent)
+    rows, left_out = differences(before, after) if known else [], before.left_out | after.left_out
     run.journal.append("changed", stage=run.stage, rows=rows, left_out=left_out, since=before.time)
-    if before.there or after.there:
-        show.show(table(rows, left_out, f" since {before.time[11:19]} UTC, when an earlier try began" if before.time else ""))
+    if known and (before.there or after.there):
+        show.show(table(rows, left_out, f" since {when(before.time)} UTC, when an earlier try began" if before.time else ""))
 
 
 def since_plan(run: Run) -> show.Table | show.Box:
     """What has changed since this notebook's last plan began: a second look, for when a wait is over."""
     record = None
     for one in run.journal.records():
-        if one.get("stage") == run.stage and one["kind"] in ("before", "stage"):
-            record = one if one["kind"] == "before" else None  # what an earlier walk of the stage did is not meant
+        if one["kind"] == "before" and one["stage"] == run.stage:
+            record = one
+        elif one["kind"] == "stage" and one["stage"] == run.stage and one["state"] == "started":
+            record = None  # what an earlier walk of the stage did is not meant
     if record is None:
         return table([], {}, ": no command ran in this notebook")
     before, now = _of(record), look(run)
-    rows = differences(before, now)
-    run.journal.append("changed", stage=run.stage, rows=rows, left_out=now.left_out, since=before.time)
-    return table(rows, now.left_out, f" since {before.time[11:19]} UTC, before the command")
+    rows, left_out = differences(before, now), before.left_out | now.left_out
+    run.journal.append("changed", stage=run.stage, rows=rows, left_out=left_out, since=before.time, later=True)
+    return table(rows, left_out, f" since {when(before.time)} UTC, before the command: by it, and by others meanwhile")
 
 
 def unfinished(run: Run) -> Look | None:
-    """The look before a plan of this stage whose end nobody saw."""
+    """The look before a plan of this stage whose end nobody saw; None where that is an hour ago: much else has changed since."""
     last = None
     for record in run.journal.records():
         if record["kind"] == "run" and record["state"] == "finished":
             last = None
-        elif record["kind"] in ("before", "changed") and record.get("stage") == run.stage:
+        elif record["kind"] in ("before", "changed") and record.get("stage") == run.stage and not record.get("later"):
             last = record
-    return _of(last) if last and last["kind"] == "before" else None
+    if last is None or last["kind"] != "before":
+        return None
+    return _of(last) if (datetime.now(UTC) - datetime.fromisoformat(last["time"])).total_seconds() < OLD_SECONDS else None
 
 
 def _of(record: Object) -> Look:
@@ -88,6 +100,8 @@ def _of(record: Object) -> Look:
 
 def table(rows: list[Row], left_out: dict[str, str], since: str = "") -> show.Table | show.Box:
     """object | before | after; a line where nothing differs."""
+    if CLUSTER in left_out:
+        return show.Box(f"what changed in the cluster{since} was not seen: it {left_out[CLUSTER]}", ())
     caption = f"{'what' if rows else 'nothing that this looks at'} changed in the cluster{since}"
     for why in dict.fromkeys(left_out.values()):
         kinds = dict.fromkeys(_many(kind) for kind, other in left_out.items() if other == why)
@@ -97,13 +111,13 @@ def table(rows: list[Row], left_out: dict[str, str], since: str = "") -> show.Ta
 
 def _many(kind: str) -> str:
     inside = kind.partition(INSIDE)[2]
-    return f"what is in {inside}" if inside else kind if kind.endswith("s") or kind == CLUSTER else f"{kind}s"
+    return f"what is in {inside}" if inside else f"{kind}s"
 
 
 # What differs
 
 def differences(before: Look, after: Look) -> list[Row]:
-    """Only what differs, at most MOST_ROWS rows; kinds that one of the looks lacks are left out."""
+    """Only what differs, at most MOST_ROWS rows; kinds that one of the looks lacks are left out. None where one saw nothing."""
     whole = before.there and after.there
     if not (before.seen and after.seen):
         return []

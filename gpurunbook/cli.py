@@ -10,7 +10,6 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +23,7 @@ from gpurunbook import (
     cli_runs,
     cli_setup,
     cli_stack,
+    live,
     printing,
     runs,
     show,
@@ -35,8 +35,8 @@ from gpurunbook.cli_progress import pulse, telling
 from gpurunbook.config import load_cluster, locate
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.journal import Journal
-from gpurunbook.masking import revealed
-from gpurunbook.plan import Checks
+from gpurunbook.masking import revealed, spared
+from gpurunbook.plan import Check, Checks
 from gpurunbook.printing import console, out
 from gpurunbook.report import write as write_report
 
@@ -63,12 +63,7 @@ def main() -> None:
     except RunbookError as error:
         printing.complain(error)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
-    except OSError as error:
-        named = str(error.filename or "")
-        printing.complain(RunbookError(f"{named or 'a file'}: {error.strerror or error}", where=named,
-                                       next="free space, or mend the permissions, then run the same again"))
-        sys.exit(1)
-    except Exception as error:  # a defect of ours: in three lines all the same, and its traceback in a file
+    except Exception as error:  # the machine's, or a defect of ours: in three lines all the same
         printing.complain_of(error)
         sys.exit(1)
 
@@ -99,7 +94,8 @@ def doctor(target: TargetName = "", as_json: Json = False) -> None:
     chosen = choose_anywhere(target)
     kind = targets.get(chosen.target)
     cluster = load_cluster(chosen.path)
-    found, checks = preflight.doctor(kind), Checks([*kind.machine(cluster), *preflight.stale(dt.date.today(), cluster)])
+    found, checks = preflight.doctor(kind), Checks([*kind.machine(cluster), *preflight.stale(dt.date.today(), cluster),
+                                                    *_not_hidden()])
     if as_json:
         out.print_json(json.dumps({"target": chosen.target, "programs": [p.to_json() for p in found],
                                    "checks": checks.to_json()}))
@@ -110,6 +106,12 @@ def doctor(target: TargetName = "", as_json: Json = False) -> None:
             printing.table(checks.table)
     if checks.failed or not all(p.fits for p in found):
         raise typer.Exit(1)
+
+
+def _not_hidden() -> list[Check]:
+    names = spared()
+    return [Check("secrets", "warn", f"{', '.join(names)}: a word of ours as the value, not hidden where it stands alone",
+                  fix=f"choose another value, or before a run: unset {' '.join(names)}")] if names else []
 
 
 @app.command()
@@ -195,24 +197,33 @@ def _walk(chosen: Chosen, folder: Path, names: Sequence[str], values: Mapping[st
                 walk(chosen.root, folder, names, values, target=chosen.target, cluster_file=chosen.parameter, tell=tell)
         except KeyboardInterrupt:
             console.print(f"interrupted; what was running here has been ended. Go on with: gpurunbook run --run-id {folder.name}")
-            _still_costs(chosen, folder)
+            _stopped(chosen, folder)
             raise typer.Exit(130) from None
-        except RunbookError:
-            _still_costs(chosen, folder)
-            with suppress(RunbookError):  # the reason why the walk ended matters more
-                console.print(printing.plain(f"report: {write_report(folder)}"))
+        except Exception:
+            _stopped(chosen, folder)
             raise
         if "teardown" not in names:
             Journal(folder).append("run", state="kept")
         printing.outcome(folder, write_report(folder), names, as_json)
 
 
-def _still_costs(chosen: Chosen, folder: Path) -> None:
-    """Whoever walks away from a run that stopped should know what goes on."""
-    spent = targets.get(chosen.target).spent(folder)
-    if spent and spent.counting:
-        console.print(f"[yellow]what was made still costs money:[/] {printing.plain(spent.sentence)}. "
-                      f"End it: gpurunbook teardown --run-id {folder.name}")
+def _stopped(chosen: Chosen, folder: Path) -> None:
+    """What whoever walks away from a run that stopped should know. Why it stopped matters more, and is said after it."""
+    def costs() -> None:
+        spent = targets.get(chosen.target).spent(folder)
+        if spent and spent.counting:
+            console.print(f"[yellow]what was made still costs money:[/] {printing.plain(spent.sentence)}. "
+                          f"End it: gpurunbook teardown --run-id {folder.name}")
+
+    def report() -> None:
+        console.print(printing.plain(f"report: {write_report(folder)}"))
+
+    for what, tell in (("what it costs", costs), ("the report", report)):
+        try:
+            tell()
+        except Exception as error:
+            console.print(printing.plain(f"{what} could not be told: {type(error).__name__}: {show.line(error)[:200]}; "
+                                         f"try: gpurunbook status --run-id {folder.name}"))
 
 
 @app.command()
@@ -241,7 +252,8 @@ def shell(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile
     opened = open_run("model", run_id=run_id, target=chosen.target, cluster_file=chosen.parameter, quiet=True)
     command = opened.kubectl.shell(model.ready_pod(opened).name, container=model.manifest(opened).container)
     console.print(printing.plain(command.short))
-    os.execve(command.argv[0], command.argv, revealed(opened.environment))  # noqa: S606 - the terminal becomes kubectl's
+    with live.lifted():
+        os.execve(command.argv[0], command.argv, revealed(opened.environment))  # noqa: S606 - the terminal becomes kubectl's
 
 
 @app.command()

@@ -8,6 +8,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+
+from rich.console import Console
 
 from gpurunbook import live, printing, stages
 from gpurunbook.journal import Record
@@ -18,9 +21,10 @@ QUIET = 3.0
 """Seconds without a line after which a command says that it is at work."""
 
 
-def surface() -> Surface:
-    """On a terminal one place; else lines, without colours."""
-    if console.is_terminal:
+@cache
+def surface(console: Console) -> Surface:
+    """The one place for the command and its steps: drawn on a terminal; else lines, without colours."""
+    if live.draws(console):
         return Screen(console, says_end=False)
     return Lines(lambda text: console.print(f"   {printing.plain(text)}", style="dim"), says_end=False)
 
@@ -29,7 +33,7 @@ def surface() -> Surface:
 def pulse() -> Iterator[None]:
     """A sign of life for whatever command this is, when nothing else was printed for a while."""
     words = [word for word in sys.argv[1:] if not word.startswith("-")][:1]
-    with Live(" ".join(["gpurunbook", *words]), first=QUIET, on=surface()):
+    with Live(" ".join(["gpurunbook", *words]), first=QUIET, on=surface(console)):
         yield
 
 
@@ -47,7 +51,7 @@ class _Steps:
     """The steps that a journal says are at work, each inside the one before."""
 
     def __init__(self, interrupt: str) -> None:
-        self._interrupt, self._surface = interrupt, live.surface() if live.at_work() else surface()
+        self._interrupt, self._surface = interrupt, surface(console)
         self._open: list[tuple[str, Live]] = []
 
     def tell(self, record: Record) -> None:
@@ -73,7 +77,7 @@ class _Steps:
 
     def _step(self, what: str, record: Record) -> Live:
         low, high = record.get("usual") or (0, 0)
-        first = 1.0 if console.is_terminal else QUIET
+        first = 1.0 if isinstance(self._surface, Screen) else QUIET
         return Live(what, (low, high) if high else None, interrupt=self._interrupt, first=first, on=self._surface)
 
     def _begin(self, key: str, step: Live) -> None:

@@ -17,7 +17,7 @@ from gpurunbook.report import write as write_report
 
 
 def status(run_id: RunId = "", as_json: Json = False) -> None:
-    """The runs of this checkout: state, stages, what was in flight."""
+    """The runs of this folder: state, stages, what was in flight."""
     found = [info for info in runs.list_runs(runs.find_root()) if run_id in ("", info.id)]
     if run_id and not found:
         raise RunbookError(f"there is no run {run_id}", where="runs/", next="gpurunbook status")
@@ -77,11 +77,13 @@ def diff(first: Annotated[str, typer.Argument(metavar="RUN", help=NAMES, autocom
     it could not be told.
     """
     root = runs.find_root()
-    one, other = diffs.find(root, first), diffs.find(root, second)
     try:
+        one, other = diffs.find(root, first), diffs.find(root, second)
         sections = diffs.compare(one, other)
-    except (RunbookError, OSError, LookupError, TypeError, ValueError) as error:
-        raise ConfigError(f"{one.id} and {other.id} cannot be compared: {error}", where=f"{one.folder}, {other.folder}",
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever it is, it is no difference: 1 would say so
+        raise ConfigError(f"{first} and {second} cannot be compared: {error}", where=str(root / "runs"),
                           next="gpurunbook report of each tells them one by one") from error
     differing = [section.title for section in sections if section.differs]
     if as_json:

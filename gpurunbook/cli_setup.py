@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from gpurunbook import printing, programs, scaffold, show, targets
+from gpurunbook import live, printing, programs, scaffold, show, targets
 from gpurunbook.cli_options import Json, TargetName
 from gpurunbook.config import locate
 from gpurunbook.printing import console, out
@@ -62,5 +62,6 @@ def setup(program: Annotated[list[str] | None, typer.Argument(metavar="PROGRAM",
     if not program:
         kind.set_up(lambda line: console.print(printing.plain(line)))
     argv = [sys.executable, "-P", str(TOOLS / "build.py"), *(["--json"] if as_json else []), "--", *(program or kind.programs)]
-    sys.stdout.flush()
-    os.execv(argv[0], argv)  # noqa: S606 - its progress and its exit code are ours
+    with live.lifted():
+        sys.stdout.flush()
+        os.execv(argv[0], argv)  # noqa: S606 - its progress and its exit code are ours

@@ -36,26 +36,32 @@ def place(trace: TracebackType | None) -> str:
 
 def text(error: BaseException) -> str:
     """The whole traceback, as text for a fold or a file: without secrets, nothing raw."""
-    return show.clean("".join(traceback.format_exception(error))[-LONGEST:])
+    return show.clean("".join(traceback.format_exception(error)))[-LONGEST:]  # half a secret is none that is known
 
 
 def explained(error: BaseException) -> RunbookError:
     """What, where and next for an error of nobody's making."""
     if isinstance(error, KeyboardInterrupt):
         return RunbookError("interrupted", where=place(error.__traceback__), next="run this cell again: no command was at work")
-    if isinstance(error, OSError) and error.filename:
-        return RunbookError(f"{error.filename}: {error.strerror or error}", where=str(error.filename),
+    if isinstance(error, OSError) and error.errno is not None:
+        named = str(error.filename or "")
+        return RunbookError(f"{named or 'a file or a connection'}: {error.strerror or error}",
+                            where=named or place(error.__traceback__),
                             next="free space, or mend the permissions, then run the same again")
-    said = " ".join(str(error).split())[:300]
+    said = show.clean(" ".join(str(error).split()))[:300]
     return RunbookError(f"{type(error).__name__}: {said}; this is a defect of gpurunbook {__version__}",
                         where=place(error.__traceback__),
                         next="run the same again; if it comes back, report it with its traceback, which holds no secrets")
 
 
 def told(error: BaseException) -> RunbookError:
-    """`explained` for the command line, which has no fold: the traceback is in a file. A cause, so that it is not lost."""
-    short = explained(error)
-    made = RunbookError(short.what, where="; ".join(filter(None, (short.where, str(kept(error))))), next=short.next)
+    """`explained` for the command line, which has no fold: a defect's traceback is in a file. A cause, so that it is not lost.
+
+    Raises OSError where no file can be made.
+    """
+    made = explained(error)
+    if not (isinstance(error, OSError) and error.errno is not None):
+        made = RunbookError(made.what, where="; ".join(filter(None, (made.where, str(kept(error))))), next=made.next)
     made.__cause__ = error
     return made
 

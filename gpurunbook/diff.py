@@ -7,22 +7,24 @@ what should be the same when the same is run twice: target, programs, parameters
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpurunbook import report, rung_times, runs, show, targets
+from gpurunbook import rung_times, runs, show, stages, targets
+from gpurunbook.deployment import RUN_LABEL
 from gpurunbook.errors import ConfigError
 from gpurunbook.journal import Journal, Record
-from gpurunbook.report import took
-from gpurunbook.story import StageStory, stories, title
+from gpurunbook.stages.answered import latencies, tokens
+from gpurunbook.story import StageStory, stories
+from gpurunbook.times import took
 
 NEWEST = re.compile(r"newest(?:~(\d{1,3}))?")
 NOISE = 0.01
 """Largest difference of a token's log p that is not one: 1 % of p. Kernels add up in another order on another machine."""
-RESAMPLES, SEED = 4_000, 7
 OWN = (  # what differs in every run, and what stands for it; the run's folder and id come first
     (re.compile(r"\b[0-9a-f]{64}\b"), "SHA256"), (re.compile(r"-[0-9a-f]{7,10}-[a-z0-9]{5}\b"), "-POD"),
     (re.compile(r"\bgpu-smoke-[0-9a-f]{8}(-[0-9a-f]{8})?"), "gpu-smoke-ID"), (re.compile(r"\bend-[0-9a-f]{16}\b"), "end-ID"),
@@ -130,7 +132,7 @@ def _parameters(a: Side, b: Side) -> Section:
         if max(len(set(one.values())), len(set(other.values()))) == 1:
             rows.append(_row(name, *(next(iter(values.values()), None) for values in (one, other))))
         else:
-            rows += [Row(f"{title(row.what)}: {name}", row.first, row.second, row.differs) for row in _rows(one, other)]
+            rows += [Row(f"{stages.title(row.what)}: {name}", row.first, row.second, row.differs) for row in _rows(one, other)]
     return Section("parameter", tuple(rows))
 
 
@@ -139,9 +141,9 @@ def _versions(a: Side, b: Side) -> Section:
     def programs(side: Side) -> dict[str, str]:
         return {r["name"]: str(r["version"]) for r in side.records if r["kind"] == "program"}
     def versions(side: Side) -> dict[str, str]:
-        found = {f"notebook {title(r['stage'])}, SHA-256": f"{r['sha256'][:12]}{' (modified)' if r.get('modified') else ''}"
+        found = {f"notebook {stages.title(r['stage'])}, SHA-256": r["sha256"][:12] + (" (modified)" if r.get("modified") else "")
                  for r in side.records if r["kind"] == "notebook" and r["state"] == "started" and r.get("sha256")}
-        told = report.tokens(side.info.folder)
+        told = tokens(side.info.folder)
         if told:
             found |= {f"{name} in the pod": str(v) for name, v in told["versions"].items()}
             found |= {"model": str(told["model"]), "model's revision": str(told["revision"])[:19]}
@@ -183,9 +185,12 @@ def _commands(a: Side, b: Side) -> Section:
 
 
 def ours(shown: str, info: runs.RunInfo) -> str:
-    """A command without what no two runs share: folder, id, names of pods, ports, pids, sums."""
+    """A command without what no two runs share: folder, id, names of pods, ports, pids, sums.
+
+    The id only where it is one: it may be a word or a number that stands elsewhere too.
+    """
     text = shown.replace(str(info.folder), "runs/RUN")
-    text = re.sub(rf"(?<![a-z0-9]){re.escape(info.id)}(?![a-z0-9])", "RUN", text)
+    text = re.sub(rf"(--name=|clusters/|kwok-|{RUN_LABEL}=){re.escape(info.id)}(?=-model\b|(?![a-z0-9-]))", r"\1RUN", text)
     for pattern, name in OWN:
         text = pattern.sub(name, text)
     return text
@@ -209,7 +214,7 @@ def _ladder(a: Side, b: Side) -> Section:
 
 
 def _tokens(a: Side, b: Side) -> Iterable[Section]:
-    first, second = (report.tokens(side.info.folder) for side in (a, b))
+    first, second = (tokens(side.info.folder) for side in (a, b))
     if not first or not second:
         yield _only_one("tokens", "answer", first, second)
         return
@@ -222,41 +227,44 @@ def _arms(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterable[Row]:
     yield _row("precisions", ", ".join(one), ", ".join(other))
     for precision in (p for p in one if p in other):
         top, beside = one[precision]["top"], other[precision]["top"]
-        logp = {t["id"]: t["logp"] for t in beside}
-        common = [t for t in top if t["id"] in logp]
-        most = max((abs(t["logp"] - logp[t["id"]]) for t in common), default=0.0)
+        mine, yours = ({t["id"]: t["logp"] for t in found} for found in (top, beside))
+        common = mine.keys() & yours.keys()
+        most = max((abs(mine[token] - yours[token]) for token in common), default=0.0)
         length = min(len(top), len(beside))
         winners = [f"{t[0]['text']!r} {t[0]['p']:.1%}" for t in (top, beside)]
-        yield Row(f"{precision}: winner", winners[0], winners[1], top[0]["id"] != beside[0]["id"])
+        yield Row(f"{precision}: winner", winners[0], winners[1],
+                  max(_lead(mine, beside[0]["id"]), _lead(yours, top[0]["id"])) > NOISE)
         yield Row(f"{precision}: top {length}", str(len(top)), str(len(beside)),
-                  {t["id"] for t in top} != {t["id"] for t in beside} or most > NOISE,
+                  max(most, _surplus(mine, yours), _surplus(yours, mine)) > NOISE,
                   f"{len(common)} in both, max |Δ log p| {most:.2g}"
                   + ("" if [t["id"] for t in top] == [t["id"] for t in beside] else ", in another order"))
 
 
+def _lead(logp: Mapping[int, float], other: int) -> float:
+    """By how much the likeliest is ahead of another token; of one that is not listed nobody knows, and it counts."""
+    return max(logp.values()) - logp.get(other, -math.inf)
+
+
+def _surplus(logp: Mapping[int, float], other: Mapping[int, float]) -> float:
+    """By how much a token that the other list lacks is above that list's last: one that is not may have missed it by a hair."""
+    return max((p - min(other.values()) for token, p in logp.items() if token not in other), default=0.0)
+
+
 def _latency(a: Side, b: Side) -> Section:
     """Percentiles of each precision in both; no difference, but for a precision that only one of them has."""
-    first, second = ({arm["precision"]: arm for arm in report.latencies(side.info.folder)} for side in (a, b))
+    from gpurunbook.bootstrap import ratio_of_medians
+    first, second = ({arm["precision"]: arm for arm in latencies(side.info.folder)} for side in (a, b))
     rows = []
     for precision in dict.fromkeys([*first, *second]):
         one, other = first.get(precision), second.get(precision)
         told = [f"{arm['p50']:.1f} / {arm['p95']:.1f} ms" if arm else None for arm in (one, other)]
         note = ""
         if one and other:
-            low, high = interval(one["samples"], other["samples"])
-            note = (f"p50 {_ratio(one['p50'], other['p50'])} (95 %: {low:.2f} to {high:.2f}), "
-                    f"p95 {_ratio(one['p95'], other['p95'])}")
+            ends = ratio_of_medians(other["samples"], one["samples"])
+            interval = f" (95% interval {ends[0]:.2f} to {ends[1]:.2f})" if ends else ""
+            note = f"p50 {_ratio(one['p50'], other['p50'])}{interval}, p95 {_ratio(one['p95'], other['p95'])}"
         rows.append(Row(f"{precision}: p50 / p95", told[0], told[1], not (one and other), note))
     return Section("latency", tuple(rows), shown_whole=True)
-
-
-def interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of the ratio of medians, second to first, by a percentile bootstrap over the samples of each."""
-    import numpy as np
-    dice = np.random.default_rng(SEED)
-    one, other = (np.median(dice.choice(np.asarray(s, dtype=np.float64), (RESAMPLES, len(s))), axis=1) for s in (first, second))
-    low, high = np.quantile(other / one, (0.025, 0.975))
-    return float(low), float(high)
 
 
 def _cost(a: Side, b: Side) -> Section:

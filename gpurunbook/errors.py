@@ -49,7 +49,10 @@ class RunbookError(Exception):
         first, *said = self.what.splitlines() or [""]
         words = [line.strip() for line in said if line.strip() and not line.strip().startswith(ECHO)]
         told = [first, *(f"  said:  {word}" for word in words[-1:])]
-        told += [f"  {key} {text}" for key, text in (("where:", self.where), ("next: ", self.next)) if text]
+        # Half a command cannot be pasted: what is said of it stays, and the fold has it.
+        for key, text in (("where:", self.where), ("next: ", self.next)):
+            whole = len(text) <= BRIEF - 9
+            told += [f"  {key} {text if whole else text.partition(': ')[0][:BRIEF - 40] + ': in full below'}"] if text else []
         return "\n".join(line if len(line) <= BRIEF else f"{line[:BRIEF - 1]}…" for line in told)
 
     def _render_traceback_(self) -> list[str]:

@@ -10,7 +10,6 @@ Nothing here changes what 07 kept and verified.
 from __future__ import annotations
 
 import json
-import math
 import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -89,13 +88,29 @@ def stored(run: Run, precision: str = "") -> Stored:
     return _arm(found, precision, run.artifacts, next_token.LOGITS)
 
 
+@dataclass(frozen=True)
+class Sliders:
+    """Sliders above a table that follows them, and the table as it begins, for a page where no kernel moves them."""
+
+    box: Any
+    still: Bars
+
+    def __repr__(self) -> str:
+        return repr(self.still)
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
+        return {**self.box._repr_mimebundle_(), "text/html": self.still._repr_html_(), "text/plain": repr(self.still)}
+
+
 def at(run: Run, temperature: float = 1.0, top_p: float = 1.0, tokens: int = 10, precision: str = "") -> Bars:
     """The likely tokens at a temperature, with a top-p cut. Raises RunbookError and ConfigError as `stored` and `Stored.at`."""
     return stored(run, precision).at(temperature, top_p, tokens)
 
 
-def sliders(run: Run) -> object:
+def sliders(run: Run) -> Bars | Sliders:
     """Sliders for temperature, top-p and the number of tokens, in a notebook that somebody works in.
+
+    A notebook that is saved so keeps the table at temperature 1 too, for readers of the file.
 
     Without ipywidgets, or where nobody can move a slider (papermill, a terminal), the table at temperature 1 comes back,
     and says how to have more.
@@ -111,7 +126,7 @@ def sliders(run: Run) -> object:
         import ipywidgets
     except ImportError:
         return replace(still, caption=f"{still.caption}. For sliders: {INSTALL}")
-    return _sliders(ipywidgets, kept)
+    return Sliders(_box(ipywidgets, kept), still)
 
 
 def ask(run: Run, prompt: str, *, top: int = 10, precisions: str = "int8,reference") -> Prediction:
@@ -151,11 +166,11 @@ def _somebody() -> bool:
     return bool(getattr(sys.modules["IPython"].get_ipython().kernel, "_allow_stdin", False))
 
 
-def _sliders(widgets: Any, kept: Stored) -> object:
+def _box(widgets: Any, kept: Stored) -> Any:
     """A box of sliders above a table that follows them. Only ipywidgets' own parts: its extension is installed with it."""
-    low, high = distribution.TEMPERATURES
     wide = {"style": {"description_width": "9em"}, "layout": widgets.Layout(width="32em")}
-    temperature = widgets.FloatLogSlider(value=1, base=10, min=math.log10(low), max=math.log10(high), step=0.02,
+    # 0.05 to 4.79 in steps of which one is exactly 1: the front end moves what lies between two of them.
+    temperature = widgets.FloatLogSlider(value=1, base=10, min=-1.3, max=0.68, step=0.02,
                                          description="temperature", readout_format=".2f", **wide)
     top_p = widgets.FloatSlider(value=1, min=0.05, max=1, step=0.01, description="top-p", **wide)
     most = len(kept.arm["top"])
@@ -163,8 +178,8 @@ def _sliders(widgets: Any, kept: Stored) -> object:
     table = widgets.HTML()
 
     def draw(_: object = None) -> None:
-        # A slider's own rounding may end a hair outside.
-        table.value = kept.at(min(max(temperature.value, low), high), top_p.value, tokens.value)._repr_html_()
+        # Two digits, as the slider shows: 10 to the power of its position is a hair off.
+        table.value = kept.at(round(temperature.value, 2), round(top_p.value, 2), tokens.value)._repr_html_()
 
     for slider in (temperature, top_p, tokens):
         slider.observe(draw, names="value")

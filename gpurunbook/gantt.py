@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from gpurunbook import stages
+from gpurunbook.journal import Record
 from gpurunbook.readiness.rungs import BY_NAME, RUNGS
 
-Record = dict[str, Any]
 Kind = Literal["stage", "operator", "pull", "answer", "step"]
 Usual = tuple[float, float]
 ALLOCATABLE = BY_NAME["allocatable"].title
@@ -112,7 +112,7 @@ def _at_work(moment: float, cuts: Iterable[tuple[float, float, float]]) -> float
 
 
 def _spans(records: list[Record]) -> list[_Span]:
-    """Stages, and the three parts that the overlap is made of; the last of each."""
+    """Stages, and the three parts that the overlap is made of, of the last walk of each; of several answers the first."""
     found: dict[str, _Span] = {}
     began: dict[str, float] = {}
     intents: dict[str, Record] = {}
@@ -123,11 +123,13 @@ def _spans(records: list[Record]) -> list[_Span]:
             case "notebook" | "stage" if r["state"] == "started":
                 if r["kind"] == "notebook" or stage not in walked:
                     began[stage] = now
-                    found[stage] = _Span(_label(stage), "stage", now, end, stage, usual.get(stage), open=True)
+                    if stage == "next_token":
+                        found.pop("answer", None)
+                    found[stage] = _Span(stages.title(stage), "stage", now, end, stage, usual.get(stage), open=True)
             case "notebook" if stage in began:
-                found[stage] = _Span(_label(stage), "stage", began[stage], now, stage, usual.get(stage))
+                found[stage] = _Span(stages.title(stage), "stage", began[stage], now, stage, usual.get(stage))
             case "stage" if stage in began and stage not in walked:
-                found[stage] = _Span(_label(stage), "stage", began[stage], now, stage, usual.get(stage))
+                found[stage] = _Span(stages.title(stage), "stage", began[stage], now, stage, usual.get(stage))
             case "intent":
                 intents[r["id"]] = r
                 if "--install" in r["argv"]:
@@ -187,10 +189,6 @@ def _rungs(first: str, last: str) -> Usual:
     return sum(rung.usual[0] for rung in part), sum(rung.usual[1] for rung in part)
 
 
-def _label(stage: str) -> str:
-    return stages.notebook(stage).removesuffix(".ipynb").replace("_", " ")
-
-
 def _answers(intent: Record) -> bool:
     """Whether it is the exec that runs main.py for the ten tokens."""
     return intent["stage"] == "next_token" and "exec" in intent["argv"] and any("--prompt=" in w for w in intent["argv"])
@@ -203,6 +201,8 @@ def _overlap(spans: Sequence[_Span], records: list[Record]) -> Overlap | None:
     if ready is None or not {"operator", "pull", "answer"} <= of.keys():
         return None
     (began, ended), (pulling, pulled) = of["operator"], of["pull"]
+    if not ready <= began < of["answer"][1]:  # a stage ran again since: they are not of one walk
+        return None
     wall = of["answer"][1] - ready
     return Overlap(wall, wall + max(0.0, min(ended, pulled) - max(began, pulling)))
 

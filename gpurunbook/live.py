@@ -11,12 +11,14 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gpurunbook import show
-from gpurunbook.progress import Progress, State, span
+from gpurunbook.progress import Progress, State
+from gpurunbook.times import took
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,11 +44,15 @@ def interrupting(command: Command) -> str:
 
 
 class Surface(Protocol):
-    """Where progress is drawn. `every` seconds a drawing is due; `end` draws what stays."""
+    """Where progress is drawn. `every` seconds a drawing is due; `lift` takes it away for what is printed in its place, till
+    the next drawing; `end` draws what stays.
+    """
 
     def every(self, seconds: float) -> float: ...
 
     def draw(self, progress: Progress) -> None: ...
+
+    def lift(self) -> None: ...
 
     def end(self, progress: Progress) -> None: ...
 
@@ -68,6 +74,9 @@ class Cell:
         else:
             self._handle.update(progress)
 
+    def lift(self) -> None:
+        """A cell's outputs stand one below the other."""
+
     end = draw
 
 
@@ -82,19 +91,22 @@ class Screen:
         return 1.0
 
     def draw(self, progress: Progress) -> None:
-        from rich.live import Live as Lines
+        import rich.live
         from rich.text import Text
         text = Text(progress.text, no_wrap=True, overflow="ellipsis")
         if self._live is None:
-            self._live = Lines(console=self._console, transient=True, auto_refresh=False, redirect_stdout=False,
-                               redirect_stderr=False, vertical_overflow="crop")
+            self._live = rich.live.Live(console=self._console, transient=True, auto_refresh=False, redirect_stdout=False,
+                                        redirect_stderr=False, vertical_overflow="crop")
             self._live.start()
         self._live.update(text, refresh=True)
 
-    def end(self, progress: Progress) -> None:
+    def lift(self) -> None:
         if self._live is not None:
-            self._live.stop()
-            self._live = None
+            lines, self._live = self._live, None
+            lines.stop()
+
+    def end(self, progress: Progress) -> None:
+        self.lift()
         if self._says_end:
             self._console.print(progress.text, markup=False, highlight=False)
 
@@ -111,6 +123,9 @@ class Lines:
     def draw(self, progress: Progress) -> None:
         self._say(repr(progress))
 
+    def lift(self) -> None:
+        """A line that was printed stays."""
+
     def end(self, progress: Progress) -> None:
         if self._says_end:
             self._say(repr(progress))
@@ -124,14 +139,22 @@ def surface() -> Surface:
         return _going[-1].surface
     if sys.stdout.isatty():
         from rich.console import Console
-        return Screen(Console(highlight=False, emoji=False))
+        if draws(console := Console(highlight=False, emoji=False)):
+            return Screen(console)
     return Lines(lambda text: print(text, flush=True))
+
+
+def draws(console: Console) -> bool:
+    """Whether lines can be drawn over: a dumb terminal, such as an editor's, shows none of them."""
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 _going: list[Live] = []
 """The steps at work, each inside the one before: only the last one is drawn."""
 _sign = 0.0
 """When anything was drawn last, by time.monotonic."""
+_drawing = threading.RLock()
+"""Held by whoever writes to the screen: a step's thread, or what prints in its place."""
 
 
 class Live:
@@ -153,7 +176,7 @@ class Live:
         self._meter, self._interrupt, self._first, self.surface = meter, interrupt, first, on or surface()
         self._events: deque[str] = deque(maxlen=KEPT)
         self._began, self._shown, self._over = time.monotonic(), 0.0, threading.Event()
-        self._error: BaseException | None = None
+        self._failed = False
 
     def __enter__(self) -> Live:
         self._began = time.monotonic()
@@ -170,10 +193,8 @@ class Live:
             self._thread.join(timeout=5)
         finally:  # Ctrl-C a second time
             _going.remove(self)
-        if self._shown:
-            self.surface.end(self._now("stopped" if kind else "done"))
-        if self._error and not kind:
-            raise self._error
+            if self._shown:
+                self._draw(lambda: self.surface.end(self._now("stopped" if kind else "done")))
 
     def __call__(self, elapsed: float, said: str) -> None:
         if said.strip():
@@ -190,7 +211,7 @@ class Live:
     @blocker.setter
     def blocker(self, blocker: str) -> None:
         if self._blocker and blocker != self._blocker:
-            self.event(f"{self._blocker} (until {span(time.monotonic() - self._began)})")
+            self.event(f"{self._blocker} (until {took(time.monotonic() - self._began, whole=True)})")
         self._blocker = blocker
 
     def _now(self, state: State) -> Progress:
@@ -200,21 +221,42 @@ class Live:
 
     def _tick(self) -> None:
         global _sign
+        while not self._over.wait(0.25):
+            now = time.monotonic()
+            due = (now - self._shown >= self.surface.every(now - self._began) if self._shown
+                   else now - max(self._began, _sign if self._first > FIRST else 0.0) >= self._first)
+            if due and _going[-1:] == [self]:
+                self._draw(self._look)
+                self._shown = _sign = now
+
+    def _look(self) -> None:
+        if not self._over.is_set():  # what it costs took long to say: the end is drawn
+            self.surface.draw(self._now("going"))
+
+    def _draw(self, draw: Callable[[], object]) -> None:
+        """Draw, unless that failed before: a display that breaks says so once, and takes nothing from what a step does."""
+        if self._failed:
+            return
         try:
-            while not self._over.wait(0.25):
-                now = time.monotonic()
-                due = (now - self._shown >= self.surface.every(now - self._began) if self._shown
-                       else now - max(self._began, _sign if self._first > FIRST else 0.0) >= self._first)
-                if due and _going[-1:] == [self]:
-                    self.surface.draw(self._now("going"))
-                    self._shown = _sign = now
-        except BaseException as error:  # handed to the block's end: a thread has nobody to tell
-            self._error = error
+            with _drawing:
+                draw()
+        except Exception as error:
+            self._failed = True
+            with suppress(Exception):  # stderr may be what broke, and there is no third place
+                print(_cut(f"progress is not shown any more, the work goes on: {type(error).__name__}: {error}"),
+                      file=sys.stderr, flush=True)
+            with suppress(Exception):  # a hidden cursor comes back, where it can
+                self.surface.lift()
 
 
-def at_work() -> bool:
-    """Whether a step is shown, or will be."""
-    return bool(_going)
+@contextmanager
+def lifted() -> Iterator[None]:
+    """Nothing is drawn meanwhile, and the cursor is there: for what is printed, and for another program that takes over."""
+    signed()
+    with _drawing:
+        for step in list(_going):
+            step.surface.lift()
+        yield
 
 
 def signed() -> None:

@@ -28,9 +28,10 @@ WORDS = frozenset(re.findall(
     "repetitions selector reference kubernetes cell_type markdown metadata output_type execution_count nbformat nbformat_minor "
     "kernelspec display_name language_info display_data execute_result text/plain text/html image/png image/svg+xml "
     "application/json papermill injected-parameters interrupted")) | {"left out"}
-"""What is no secret though a variable such as DB_PASSWORD has it as its value: words of which our own files are made.
+"""What stays though a variable such as DB_PASSWORD has it as its value: words of which our own files are made.
 
-Hiding one would take a run's journal and notebooks apart, and would hide nothing: these words are in every run's files.
+Hiding one would take a run's journal and notebooks apart. Only the bare word stays: after a name such as `password=`, in
+base64, and as the value of a `Secret` it is hidden. `gpurunbook doctor` warns of such a variable (`spared`).
 """
 PIECE = 12
 """Characters of a known secret by which a part of it is recognised, where it was cut in two."""
@@ -86,11 +87,15 @@ What a shape's group matches stays.
 ACCOUNT = re.compile(r"(arn:aws[a-z-]*:[a-z0-9-]*:[a-z0-9-]*:|\b(?:[Aa]ccount|OwnerId)[\w \-]{0,8}[\"'=: \\]{1,5})(\d{12})(?!\d)"
                      r"|(?<!\d)(\d{12})(?=\.dkr\.ecr\.)")
 _known: set[str] = set()
+_always: set[str] = set()
+"""Those of them that are hidden though they are WORDS."""
 _accounts: set[str] = set()
 
 
 class Secret:
     """A value that no operation of strings shows by itself, and that is hidden wherever text is written from here on.
+
+    Not hidden in text: a value shorter than SHORTEST, and one of WORDS where it was found in the environment (`veiled`).
 
     Who looks into the object's insides finds it: this keeps accidents out, not adversaries.
 
@@ -100,8 +105,10 @@ class Secret:
 
     __slots__ = ("_reveal",)
 
-    def __init__(self, value: str) -> None:
+    def __init__(self, value: str, *, found: bool = False) -> None:
         know(value)
+        if not found and len(value) >= SHORTEST:
+            _always.add(value)
         self._reveal: Callable[[], str] = lambda: value  # no attribute holds it, so that no listing of attributes shows it
 
     def reveal(self) -> str:
@@ -120,7 +127,7 @@ class Secret:
 
 def veiled(variables: Mapping[str, str]) -> dict[str, str | Secret]:
     """An environment in which every variable whose name says so is a Secret."""
-    return {name: Secret(value) if _says_secret(name) else value for name, value in variables.items()}
+    return {name: Secret(value, found=True) if _says_secret(name) else value for name, value in variables.items()}
 
 
 def revealed(variables: Mapping[str, str | Secret]) -> dict[str, str]:
@@ -129,16 +136,21 @@ def revealed(variables: Mapping[str, str | Secret]) -> dict[str, str]:
 
 
 def know(*secrets: str, account: str = "") -> None:
-    """From here on hide these values too."""
-    _known.update(value for value in secrets if _hides(value))
+    """From here on hide these values too, as those of the environment: one of WORDS stays where it stands alone."""
+    _known.update(value for value in secrets if len(value) >= SHORTEST)
     if account:
         _accounts.add(account)
 
 
+def spared() -> list[str]:
+    """The environment's variables whose names say that they are secret, and whose values are hidden only in part."""
+    return sorted(name for name, value in os.environ.items() if _says_secret(name) and value in WORDS)
+
+
 def hide(text: str) -> str:
     """The text without secrets, tokens and account ids."""
-    values = frozenset(value for name, value in os.environ.items() if _says_secret(name) and _hides(value)) | _known
-    forms = _forms(values)
+    values = frozenset(value for name, value in os.environ.items() if _says_secret(name) and len(value) >= SHORTEST) | _known
+    forms = _forms(values, frozenset(_always))
     if present := [form for form in forms if form in text]:
         text = re.sub("|".join(forms[form] for form in present), HIDDEN, text)
     text = _without_pieces(text, _pieces(values))
@@ -193,26 +205,21 @@ def short(account: str) -> str:
     return "*" * 8 + account[-4:]
 
 
-def _hides(value: str) -> bool:
-    """Whether each occurrence of a secret's value is to be hidden."""
-    return len(value) >= SHORTEST and value not in WORDS
-
-
 @cache
 def _says_secret(name: str) -> bool:
     return bool(SECRET_NAME.search(name) and not NOT_SECRET.search(name))
 
 
 @cache
-def _forms(values: frozenset[str]) -> dict[str, str]:
+def _forms(values: frozenset[str], always: frozenset[str] = frozenset()) -> dict[str, str]:
     """How secrets may be spelled: as they are, inside JSON, HTML, a URL or base64, and one of several lines line by line.
 
-    Text -> pattern, the longest first.
+    Text -> pattern, the longest first. None is one of WORDS, but for those that are hidden always.
     """
-    spelled = {form: re.escape(form) for value in values for line in (value, *value.splitlines()) if _hides(line)
+    spelled = {form: re.escape(form) for value in values for line in (value, *value.splitlines()) if len(line) >= SHORTEST
                for form in (line, json.dumps(line)[1:-1], html.escape(line), html.escape(line, quote=False).replace(
                    '"', "&#34;").replace("'", "&#39;"), line.replace("'", "'\"'\"'"), line.replace("/", "\\/"), quote(line),
-                   quote(line, safe=""), quote_plus(line))}
+                   quote(line, safe=""), quote_plus(line)) if form not in WORDS or form in always}
     encoded = {form: re.escape(form) + r"[\w+/-]{0,2}={0,2}" for value in values for form in _base64(value)}
     return dict(sorted((encoded | spelled).items(), key=lambda pair: len(pair[0]), reverse=True))
 

@@ -23,6 +23,8 @@ MAX_BYTES = 8 * 2**20
 """Of a notebook: one that was saved with its pictures has less than 1 MB."""
 INJECTED = "injected-parameters"
 """The tag of the cell in which papermill sets the parameters that it was given."""
+AGAIN = "git checkout notebooks/, or: gpurunbook init . --force"
+"""How to have the shipped notebooks back: from the repository, or from the wheel."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def declared(notebook: Path) -> dict[str, Any]:
     found = literals(cell["source"]) if cell else None
     if found is None:
         raise ConfigError(f"{notebook.name} has no cell tagged `parameters` that only sets names to literals",
-                          where=str(notebook), next="git checkout notebooks/")
+                          where=str(notebook), next=AGAIN)
     return found
 
 
@@ -103,7 +105,7 @@ def _code_cells(notebook: Path) -> list[dict[str, Any]]:
         return [cell | {"source": "".join(cell["source"]), "metadata": dict(cell["metadata"])} for cell in cells]
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ConfigError(f"{notebook.name} is no notebook: {type(error).__name__}", where=str(notebook),
-                          next="git checkout notebooks/, or save it again from JupyterLab") from error
+                          next=f"{AGAIN}; or save it again from JupyterLab") from error
 
 
 def _ship(root: Path) -> None:

@@ -44,34 +44,41 @@ class Outcome:
 
 def outcome(info: RunInfo, told: Sequence[StageStory], records: Sequence[Record]) -> Outcome:
     """Of the run as its journal tells it now."""
-    failed = [story for story in told if story.outcome == "failed"]
-    begun = [story for story in told if story.outcome == "started"]
-    if failed:
-        return _failed(info, failed, records)
-    if info.state == "finished":
-        return _finished(info, told)
-    if info.state == "running":
-        here = f"in {begun[-1].title}" if begun else "between two stages"
-        return Outcome("warn", f"Under way, {here} when this was written", None, _held(begun), (
+    ran = sorted((story for story in told if story.outcome != "not run"), key=lambda story: story.since)
+    newest = ran[-1] if ran else None
+    if info.state == "running" and not (newest and newest.outcome == "failed"):  # a notebook that failed may be open still
+        held = [newest] if newest and newest.outcome == "started" else []
+        here = f"in {held[0].title}" if held else "between two stages"
+        return Outcome("warn", f"Under way, {here} when this was written", None, (*_held(held), *_failed_before(ran)), (
             Step(f"gpurunbook status --run-id {info.id}", "says where it is now"),
             Step(f"gpurunbook report --run-id {info.id}", "writes this page again")))
-    done = [story for story in told if story.outcome == "done"]
+    stopped = next((story for story in reversed(ran) if story.outcome in ("failed", "started")), None)
+    if stopped and stopped.outcome == "failed":
+        return _failed(info, stopped, ran, records)
+    if info.state == "finished":
+        return _finished(info, told)
+    if stopped:
+        return Outcome("warn", f"Interrupted in {stopped.title}", None, (
+            *_held([stopped]), *_failed_before(ran), *(_in_flight(records) or _last(records))), _go_on(info))
     if info.state == "kept":
-        last = f"Walked up to {done[-1].title}" if done else "Begun"
+        last = f"Walked up to {_furthest(ran).title}" if ran else "Begun"
         return Outcome("pass", f"{last}; the cluster was left up", None, (), _go_on(info))
-    if begun:
-        return Outcome("warn", f"Interrupted in {begun[-1].title}", None,
-                       (*_held(begun), *(_in_flight(records) or _last(records))), _go_on(info))
-    last = f"after {done[-1].title}" if done else "before its first stage"
+    last = f"after {_furthest(ran).title}" if ran else "before its first stage"
     return Outcome("warn", f"Left {last}; nothing failed", None, _in_flight(records), _go_on(info))
 
 
-def _failed(info: RunInfo, failed: Sequence[StageStory], records: Sequence[Record]) -> Outcome:
-    """The last of the walk that failed, since what failed before it was overcome or is named in its own section."""
-    story = failed[-1]
+def _furthest(ran: Sequence[StageStory]) -> StageStory:
+    return max(ran, key=lambda story: stages.NAMES.index(story.name))
+
+
+def _failed_before(ran: Sequence[StageStory], but: StageStory | None = None) -> tuple[str, ...]:
+    return tuple(f"failed before: {story.title}" for story in ran if story.outcome == "failed" and story is not but)
+
+
+def _failed(info: RunInfo, story: StageStory, ran: Sequence[StageStory], records: Sequence[Record]) -> Outcome:
+    """Of the stage where it stopped last; what failed before that is named."""
     gone = info.state == "finished"
     line = f"Stopped in {story.title}" + ("; torn down since" if gone and story.name != "teardown" else "")
-    others = tuple(f"failed too: {other.title}" for other in failed[:-1])
     if gone:
         steps: tuple[Step, ...] = (Step(_new(info), "begins a new run"),)
     elif story.name == "teardown":
@@ -79,7 +86,7 @@ def _failed(info: RunInfo, failed: Sequence[StageStory], records: Sequence[Recor
     else:
         steps = _go_on(info)
     return Outcome("fail", line, story.errors[-1] if story.errors else _unsaid(story),
-                   (*_held([story]), *others, *_in_flight(records)), steps)
+                   (*_held([story]), *_failed_before(ran, story), *_in_flight(records)), steps)
 
 
 def _unsaid(story: StageStory) -> Trouble | None:
@@ -95,11 +102,18 @@ def _unsaid(story: StageStory) -> Trouble | None:
 
 
 def _finished(info: RunInfo, told: Sequence[StageStory]) -> Outcome:
-    ran = [story for story in told if story.outcome == "done"]
-    whole = len(ran) == len(told)
-    line = ("Walked to the end, nothing left behind" if whole else
-            f"Torn down, nothing left behind; {len(ran)} of {len(told)} stages were walked")
-    return Outcome("pass", line, None, (), () if whole else (Step(_new(info), "begins a new run"),))
+    """Nothing is left behind where every check of the teardown passed, and only there."""
+    ran = sum(story.outcome == "done" for story in told)
+    whole, checks = ran == len(told), next(story.checks for story in told if story.name == "teardown")
+    steps = () if whole else (Step(_new(info), "begins a new run"),)
+    left = [check for check in checks if check["state"] != "pass"]
+    if checks and not left:
+        return Outcome("pass", "Walked to the end, nothing left behind" if whole else
+                       f"Torn down, nothing left behind; {ran} of {len(told)} stages were walked", None, (), steps)
+    names = ", ".join(str(check["name"]) for check in left) or "the teardown's checks are not in the journal"
+    line = f"{'Walked to the end, torn' if whole else 'Torn'} down; not proved: {names}"
+    details = tuple(f"{check['name']}: {check['evidence']}" + (f"; {check['fix']}" if check.get("fix") else "") for check in left)
+    return Outcome("warn", line, None, details, steps)
 
 
 def _held(begun: Sequence[StageStory]) -> tuple[str, ...]:
@@ -130,7 +144,7 @@ def _new(info: RunInfo) -> str:
     return f"gpurunbook run{target}{file}"
 
 
-def span(records: Sequence[Record]) -> float:
+def length(records: Sequence[Record]) -> float:
     """Seconds from the first record to the last."""
     times = [datetime.fromisoformat(r["time"]).timestamp() for r in records]
     return max(times) - min(times) if times else 0.0

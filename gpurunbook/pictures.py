@@ -13,7 +13,7 @@ from gpurunbook.story import StageStory
 
 PNG = b"\x89PNG\r\n\x1a\n"
 ROOM = 2_000_000
-"""Bytes of all pictures of a page before base64, which makes four of three: with all the rest it stays below 3 MB."""
+"""Most bytes of all pictures of a page, before base64, which makes four of three."""
 LONGEST = 4_000
 """Characters of a description."""
 
@@ -54,11 +54,11 @@ class Picture:
     files: str = ""
 
 
-def pictures(folder: Path, told: Sequence[StageStory]) -> dict[str, Picture]:
-    """By name, from artifacts/. A chart that is not there for want of its stage, or of room, says so."""
+def pictures(folder: Path, told: Sequence[StageStory], room: int) -> dict[str, Picture]:
+    """By name, from artifacts/, of at most `room` bytes together. A chart that is absent says why."""
     outcomes = {story.name: story for story in told}
     found = {chart.name: _files(folder / "artifacts", chart.name) for chart in CHARTS}
-    left, made = ROOM, dict[str, Picture]()
+    left, made = room, dict[str, Picture]()
     for dark in (False, True):  # all light ones first: a dark one is the same again
         for chart in CHARTS:
             path, before = found[chart.name].get(dark), made.get(chart.name)

@@ -106,7 +106,7 @@ def bars(found: dict[str, Any], rows: int = ROWS) -> Bars:
 
 def _reference(token: dict[str, Any]) -> str:
     p = token.get("p_in", {}).get("reference")
-    return "" if p is None else f"   reference {p:.1%}"
+    return "" if p is None else f"   reference {percent(p)}"
 
 
 def percent(p: float) -> str:

@@ -15,7 +15,7 @@ from gpurunbook.errors import RunbookError
 from gpurunbook.journal import Record
 from gpurunbook.masking import hide_json
 from gpurunbook.plan import Checks
-from gpurunbook.report import tokens
+from gpurunbook.stages.answered import tokens
 
 
 class _Seen(Console):
@@ -26,9 +26,14 @@ class _Seen(Console):
         super().print(*objects, **options)
 
 
-class _Results(_Seen):
-    """rich prints JSON with all its characters as they are; some of those are commands to a terminal."""
+class _Results(Console):
+    """stdout, which may be the terminal on which progress is drawn, by `console`, which knows only of its own lines."""
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        with live.lifted():
+            super().print(*objects, **options)
+
+    # rich prints JSON with all its characters as they are; some of those are commands to a terminal.
     def print_json(self, json: str | None = None, **options: Any) -> None:
         super().print_json(json and hide_json(json), **{"ensure_ascii": True, **options})
 
@@ -54,8 +59,14 @@ def complain(error: RunbookError) -> None:
 
 
 def complain_of(error: Exception) -> None:
-    """The same for an error of nobody's making."""
-    complain(defects.told(error))
+    """The same for an error of nobody's making. Where its traceback cannot be kept in a file it is shown."""
+    try:
+        told = defects.told(error)
+    except OSError:
+        complain(defects.explained(error))
+        console.print(plain(defects.text(error)), style="dim")
+    else:
+        complain(told)
 
 
 def plain(text: str) -> str:

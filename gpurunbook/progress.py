@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Literal
 
 from gpurunbook import show
+from gpurunbook.times import took
 
 BAR = 24
 """Characters of the bar in plain text."""
@@ -32,14 +33,15 @@ class Progress:
     def headline(self) -> str:
         """Such as `… install: 12 s, usually 5 to 60 s`."""
         if self.state != "going":
-            return f"{MARKS[self.state]} {self.phase}: {'' if self.state == 'done' else 'stopped after '}{span(self.seconds, 1)}"
-        return ", ".join(filter(None, (f"{MARKS['going']} {self.phase}: {span(self.seconds)}", self._usually, self.spent)))
+            return f"{MARKS[self.state]} {self.phase}: {'' if self.state == 'done' else 'stopped after '}{took(self.seconds)}"
+        now = f"{MARKS['going']} {self.phase}: {took(self.seconds, whole=True)}"
+        return ", ".join(filter(None, (now, self._usually, self.spent)))
 
     @property
     def _usually(self) -> str:
         if not self.usual:
             return ""
-        low, high = (f"{one:g}" for one in self.usual) if self.usual[1] < 120 else map(span, self.usual)
+        low, high = (f"{one:g}" for one in self.usual) if self.usual[1] < 120 else (took(one, whole=True) for one in self.usual)
         unit = " s" if self.usual[1] < 120 else ""
         return f"{'longer than usual,' if self.seconds > self.usual[1] else 'usually'} {low} to {high}{unit}"
 
@@ -97,11 +99,3 @@ class Progress:
         return "".join([f"<div aria-hidden='true' style='{whole}'>",
                         *(f"<span style='display:inline-block;height:7px;width:{100 * width:.2f}%;background:{colour[kind]}'>"
                           "</span>" for width, kind in self.pieces), "</div>"]) if self.pieces else ""
-
-
-def span(seconds: float, digits: int = 0) -> str:
-    """Seconds as people say them: `45 s`, `12 min 5 s`; `digits` after the point of those below two minutes."""
-    if seconds < 120:
-        return f"{seconds:.{digits}f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if rest else f"{minutes} min"

@@ -191,15 +191,16 @@ class Run:
                 result = run_command(
                     command, env=self.environment | {interrupted.VARIABLE: intent}, log=log, watch=shown, check=False,
                     cwd=self.root, started=lambda pid: self.journal.append("pid", id=intent, process=Process.of(pid).key))
+                self.journal.append("result", id=intent, code=result.code, seconds=result.seconds, tail=result.tail)
         except BaseException as error:  # Ctrl-C too: the program has been ended
             cells.shorten(error, command.why, str(log or self.journal.path))
             ended = getattr(error, "result", None)
-            self.journal.append("result", id=intent, code=ended.code if ended else None, seconds=time.monotonic() - began,
-                                error=getattr(error, "what", type(error).__name__))
+            if any(one["id"] == intent for one in self.journal.in_flight()):
+                self.journal.append("result", id=intent, code=ended.code if ended else None, seconds=time.monotonic() - began,
+                                    error=getattr(error, "what", type(error).__name__))
             if ended and command.otherwise:
                 return ended  # type: ignore[no-any-return]
             raise
-        self.journal.append("result", id=intent, code=result.code, seconds=result.seconds, tail=result.tail)
         if command.changes and result.code == 0:
             said = result.stdout.strip().splitlines()[-6:]
             show.show(show.Terminal(command.short, "\n".join(said), result.seconds))
@@ -314,7 +315,7 @@ def open_run(stage: str, *, run_id: str = "", target: str = "rehearsal", cluster
     kind.hide_secrets(run.cluster)
     if not quiet:
         with locks.held(folder, f"the notebook of stage {stage}"):
-            pass  # refused here rather than at the first command
+            order.refuse(run)  # before anything is journalled: a stage that was refused was not begun
         run.journal.append("stage", stage=stage, state="started", process=Process.of(os.getpid()).key)
         cells.journal_errors(run.journal, stage)
         left = [record for record in interrupted.close(run.journal) if record["changes"]]
@@ -324,6 +325,4 @@ def open_run(stage: str, *, run_id: str = "", target: str = "rehearsal", cluster
     if stage not in WITHOUT_CLUSTER:
         run.admit()
         run.check_identity()
-        if not quiet:
-            order.refuse(run)
     return run

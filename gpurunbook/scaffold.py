@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import yaml
-
+from gpurunbook import yaml_file
 from gpurunbook.errors import ConfigError
 
 PACKAGE = Path(__file__).resolve().parent
@@ -56,7 +55,7 @@ def contents(cluster: str) -> dict[str, bytes]:
 
 def _named(text: str, cluster: str) -> str:
     """A cluster file for a cluster of this name, without the comment that leads to the checkout's copy of the schema."""
-    value = cluster if yaml.safe_load(cluster) == cluster else json.dumps(cluster)  # `on` and `null` are no text in YAML
+    value = cluster if yaml_file.parse(cluster, SOURCE) == cluster else json.dumps(cluster)  # `on` and `null` are no text in YAML
     named, count = re.subn(r"(?m)^(metadata:\n  name:) .*$", rf"\1 {value}", text, count=1)
     if count != 1:
         raise ConfigError("the shipped cluster file does not begin its metadata with the name", where=str(SOURCE),

@@ -241,4 +241,6 @@ def show(thing: object) -> None:
         from IPython.display import display
         display(thing)  # type: ignore[no-untyped-call]
     else:
-        print(thing, flush=True)
+        from gpurunbook import live  # shows itself with what is here
+        with live.lifted():
+            print(thing, flush=True)

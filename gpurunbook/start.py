@@ -16,7 +16,6 @@ from gpurunbook.errors import RunbookError
 from gpurunbook.journal import Journal, Record
 from gpurunbook.processes import Process
 from gpurunbook.runs import RunInfo
-from gpurunbook.stages import order
 
 WHAT = {
     "preflight": "see what is needed, before it costs anything",
@@ -33,9 +32,10 @@ MOST_RUNS = 10
 STATES = {"done": "pass", "failed": "fail", "stopped": "warn", "open": "unknown", "": ""}
 """What a stage's state is marked as; `open`: a notebook or a walk is at it; `stopped`: it was begun, and nobody is at it."""
 WORDS = {"done": "done", "failed": "failed", "stopped": "begun, not ended", "open": "open now", "": "not begun"}
-RUN_STATES = {"running": "a walk or a notebook is at work on it", "kept": "nobody is at work on it; its cluster was left up",
-              "finished": "it is over, and nothing of its cluster is left",
-              "dead": "nobody is at work on it; it was never torn down, so its cluster may be up"}
+RUN_STATES = {"running": "a walk or an open notebook has it", "kept": "nobody is at work on it; what it made was left there",
+              "finished": "it is over, and torn down",
+              "dead": "nobody is at work on it; it was never torn down, so what it made may be there"}
+"""None says what has become of the cluster, which need not be the run's own."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class Step:
 
     @property
     def title(self) -> str:
-        return stages.notebook(self.stage).removesuffix(".ipynb").replace("_", " ")
+        return stages.title(self.stage)
 
 
 @dataclass(frozen=True)
 class Here:
-    """Where a run is in the walk; shows itself as the table of the nine stages. `info` is None before there is any run."""
+    """Where a run is in the walk; shows itself as the table of the nine stages and what is next. `info`: None before any run."""
 
     info: RunInfo | None
     target: str
@@ -86,7 +86,7 @@ class Here:
             return _Linked(f"Next: {step.title}, once more: it failed", self._pages(step.stage), state,
                            (*step.said.splitlines(), "Mend that, open the notebook and choose Run > Run All Cells."))
         told = {"stopped": ("It was begun and not ended. Choose Run > Run All Cells there: it looks at the cluster first.",),
-                "open": ("Somebody is at it in this moment. To watch a walk: the terminal that it runs in.",)}
+                "open": ("It is open in a notebook, perhaps yours: go on there. To watch a walk: the terminal that it runs in.",)}
         return _Linked(f"Next: {step.title}: {WHAT[step.stage]}", self._pages(step.stage), state, told.get(step.state, ()))
 
     @property
@@ -115,9 +115,14 @@ class Here:
         return tuple(found)
 
     def __repr__(self) -> str:
-        return repr(show.Table(("notebook", "what you do", "state", "since (UTC)"),
-                               [(s.title, WHAT[s.stage], WORDS[s.state], when(s.since)) for s in self.steps], self.title,
-                               [STATES[s.state] for s in self.steps]))
+        return "\n".join((repr(self.table), repr(self.next)))
+
+    @property
+    def table(self) -> show.Table:
+        """The nine stages as plain text."""
+        return show.Table(("notebook", "what you do", "state", "since (UTC)"),
+                          [(s.title, WHAT[s.stage], WORDS[s.state], when(s.since)) for s in self.steps], self.title,
+                          [STATES[s.state] for s in self.steps])
 
     def _repr_html_(self) -> str:
         rows = ""
@@ -131,7 +136,7 @@ class Here:
                        for name in ("notebook", "what you do", "state", "since (UTC)"))
         caption = f"<caption style='text-align:left;font-weight:600;padding:2px 6px'>{show.escape(self.title)}</caption>"
         return (f"<table style='display:block;overflow-x:auto;border:0'>{caption}<thead><tr>{head}</tr></thead>"
-                f"<tbody>{rows}</tbody></table>")
+                f"<tbody>{rows}</tbody></table>{self.next._repr_html_()}")
 
 
 @dataclass(frozen=True)
@@ -186,30 +191,23 @@ def others() -> show.Table:
     rows = [(i.id, i.target, when(i.started), i.state, sum(state == "done" for state in i.stages.values())) for i in found]
     more = f"the newest {len(found)} of {len(every)} runs; all of them: gpurunbook status" if len(every) > len(found) else ""
     return show.Table(("run", "target", "begun (UTC)", "state", "stages done"), rows or [("none yet", "", "", "", "")], more,
-                      states=["pass" if i.state in ("finished", "kept", "running") else "warn" for i in found] or ["unknown"])
+                      states=["pass" if i.state in ("finished", "kept", "running") else "warn" for i in found])
 
 
 def steps(records: Sequence[Record]) -> tuple[Step, ...]:
     """The nine stages by the journal; what was done before a teardown no longer counts once something is begun again."""
     found, process, over = {name: Step(name) for name in stages.NAMES}, dict[str, Process](), False
-    earlier, refused = dict[str, Step](), set[str]()
     for record in records:
         kind, name = record["kind"], record.get("stage", "")
         if kind == "run" and record["state"] == "finished":
             over = True
-        elif kind == "stage" and name in refused and record["state"] == "failed":
-            refused.discard(name)
         elif kind == "stage" and name in found:
             if over and record["state"] == "started" and name != "teardown":
                 found, over = {stage: Step(stage) for stage in stages.NAMES}, False
-            earlier[name] = found[name]
             state = "stopped" if record["state"] == "started" else record["state"]
             found[name] = Step(name, state, record["time"], found[name].said if state == "failed" else "")
             if "process" in record:
                 process[name] = Process(**record["process"])
-        elif kind == "error" and name in found and str(record["error"]).startswith(order.TOO_EARLY):
-            found[name] = earlier.get(name, Step(name))
-            refused.add(name)
         elif kind == "error" and name in found:
             found[name] = Step(name, found[name].state, found[name].since, _told(record))
     return tuple(Step(s.stage, "open", s.since) if s.state == "stopped" and s.stage in process and process[s.stage].alive else s

@@ -32,11 +32,12 @@ class Change:
 
 @dataclass
 class StageStory:
-    """What a stage did, from its records: outcome, commands, checks, waits, changes, errors.
+    """What a stage did, from its records: outcome, commands, checks, changes, errors.
 
     Attributes:
         seconds: the wall time of its last walk: the whole notebook's where papermill ran it.
-        commands: shown, full (what ran, for a POSIX shell), why, changes, code, seconds, error, tail.
+        since: when `outcome` became so, in seconds since the epoch; 0 when it was not run.
+        commands: id, shown, full (what ran, for a POSIX shell), why, changes, code, seconds, error, tail.
         blocker: what its last wait was held up by, "" when nothing holds it up.
         modified: how the notebook's code differed from the shipped one; "" when it did not.
     """
@@ -44,9 +45,9 @@ class StageStory:
     name: str
     seconds: float = 0.0
     outcome: str = "not run"
+    since: float = 0.0
     commands: list[dict[str, Any]] = field(default_factory=list)
     checks: list[dict[str, Any]] = field(default_factory=list)
-    waits: list[Record] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     errors: list[Trouble] = field(default_factory=list)
     began: float | None = None
@@ -55,7 +56,7 @@ class StageStory:
 
     @property
     def title(self) -> str:
-        return title(self.name)
+        return stages.title(self.name)
 
     @property
     def changing(self) -> list[dict[str, Any]]:
@@ -64,11 +65,6 @@ class StageStory:
     @property
     def reading(self) -> list[dict[str, Any]]:
         return [command for command in self.commands if not command["changes"]]
-
-
-def title(stage: str) -> str:
-    """`05 gpu operator`."""
-    return stages.notebook(stage).removesuffix(".ipynb").replace("_", " ")
 
 
 def stories(records: Iterable[Record]) -> list[StageStory]:
@@ -89,7 +85,7 @@ def stories(records: Iterable[Record]) -> list[StageStory]:
 
 
 def _intended(record: Record) -> dict[str, Any]:
-    command = {key: record[key] for key in ("shown", "argv", "why", "changes")}
+    command = {key: record[key] for key in ("id", "shown", "argv", "why", "changes")}
     return command | {"full": shlex.join(map(str, record["argv"])), "code": None, "seconds": None,
                       "error": "no result: interrupted", "tail": ""}
 
@@ -97,7 +93,7 @@ def _intended(record: Record) -> dict[str, Any]:
 def _tell(story: StageStory, record: Record) -> None:
     kind = record["kind"]
     if kind == "stage":
-        moment = datetime.fromisoformat(record["time"]).timestamp()
+        story.since = moment = datetime.fromisoformat(record["time"]).timestamp()
         if record["state"] == "started":
             story.began, story.outcome, story.blocker = moment, "started", ""
         else:
@@ -112,7 +108,6 @@ def _tell(story: StageStory, record: Record) -> None:
     elif kind == "checks":
         story.checks = record["checks"]
     elif kind == "wait":
-        story.waits.append(record)
         story.blocker = f"{record['what']}: {record['blocker']}" if record["blocker"] else ""
     elif kind == "changed":
         left_out: dict[str, list[str]] = {}

@@ -20,6 +20,7 @@ from gpurunbook.processes import Process
 
 LOOK = 0.1
 """Seconds between two looks at the journal while a notebook runs."""
+PUT_BACK = "to put back what was shipped, and keep this one beside it: gpurunbook init . --force"
 
 
 def refuse_modified(root: Path, target: str, names: Sequence[str], allowed: bool) -> None:
@@ -28,8 +29,8 @@ def refuse_modified(root: Path, target: str, names: Sequence[str], allowed: bool
         if modified := notebooks.code(root, stage).modified:
             name = f"notebooks/{stages.notebook(stage)}"
             raise ConfigError(f"{name} is not the shipped one: {modified}", where=str(root / name),
-                              next=f"git diff {name}; to run it as it is: gpurunbook run --target {target} --from {names[0]} "
-                                   "-p allow_modified=true")
+                              next=f"{'git diff ' + name if (root / '.git').exists() else PUT_BACK}; to run it as it is: "
+                                   f"gpurunbook run --target {target} --from {names[0]} -p allow_modified=true")
 
 
 def walk(root: Path, folder: Path, names: Sequence[str], values: Mapping[str, Any], *, target: str, cluster_file: str,

@@ -10,10 +10,12 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from gpurunbook.plots.files import Row, kept
-from gpurunbook.plots.names import arm_name, made_by
+from gpurunbook.plots.names import made_by
 from gpurunbook.plots.page import OURS, PALETTES, Chart, Palette, Result, Theme, bare, legend, page
+from gpurunbook.prediction import arm_name
 from gpurunbook.stages.latency import compared, roofline, summary
 
 MARKERS = "os^Dv*"
@@ -25,7 +27,7 @@ def latency(result: Result, *, footer: str, path: Path | None = None, theme: The
     """Every sample of every arm in the order measured, beside it their distribution (ECDF) with p50, p95 and p99.
 
     Both share one axis of milliseconds. Samples over four times the largest median are arrows at its end; the legend says
-    how many and how large. The dotted line across both is the roofline of an arm: its weights read once.
+    how many and how large. The dotted line across both is the roofline of an arm: its weights read once, a rough floor.
 
     Args:
         result: what main.py printed, with samples.
@@ -63,6 +65,7 @@ def _latency(result: Result, footer: str, theme: Theme) -> Chart:
         axes.tick_params(labelsize=9)
         axes.set_xlabel(title, color=colours.muted, fontsize=9)
     left.set_xlim(0, count + 1)
+    left.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     left.set_title("milliseconds", loc="left", color=colours.muted, fontsize=9)
     right.set_xlim(0, 100)
     right.set_yticklabels([])
@@ -72,11 +75,12 @@ def _latency(result: Result, footer: str, theme: Theme) -> Chart:
     for (value, text, colour), beside in zip(labels, _apart([v for v, _, _ in labels], top * 0.058), strict=True):
         right.annotate(text, (1, value), (1.07, beside), xycoords=right.get_yaxis_transform(), va="center", color=colours.text,
                        textcoords=right.get_yaxis_transform(), fontsize=9, annotation_clip=False,
-                       arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 1, "shrinkA": 1, "shrinkB": 0})
+                       arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 1, "shrinkA": 1, "shrinkB": 0,
+                                   "relpos": (0, 0.5)})
     handles: list[Artist] = list(left.get_legend_handles_labels()[0])
     if copied:
         handles.append(Line2D([], [], color=colours.muted, linewidth=1.3, linestyle=":", label=(
-            f"least: the weights read once, at the {copied / 1e9:,.1f} GB/s of a copy in the same run")))
+            f"rough floor: the weights read once, at the {copied / 1e9:,.1f} GB/s of a copy in the same run")))
     legend(figure, handles, colours, y=(0.56 + 0.11 * lines) / height)
     figure.alt = _describe(result)
     return figure
@@ -106,11 +110,11 @@ def _arm(left: Axes, right: Axes, arm: Result, i: int, top: float, colours: Pale
 def _rooflines(left: Axes, right: Axes, result: Result, colours: Palette, top: float) -> list[tuple[float, str, str]]:
     labels = []
     for i, arm in enumerate(result["arms"][:len(MARKERS)]):
-        least = roofline(result, arm)
-        if least is not None and least <= top:
+        floor = roofline(result, arm)
+        if floor is not None and floor <= top:
             for axes in (left, right):
-                axes.axhline(least, color=colours.arms[i], linewidth=1.3, linestyle=":")
-            labels.append((least, f"{SIGNS[i]} least {least:.1f} ms", colours.arms[i]))
+                axes.axhline(floor, color=colours.arms[i], linewidth=1.3, linestyle=":")
+            labels.append((floor, f"{SIGNS[i]} floor ~{floor:.1f} ms", colours.arms[i]))
     return labels
 
 
@@ -119,9 +123,9 @@ def _say(s: dict[str, float]) -> str:
 
 
 def _apart(values: Sequence[float], gap: float) -> list[float]:
-    """Positions at least `gap` apart, each near its value, in the values' order."""
+    """Positions at least `gap` apart, each near its value, in the values' order; the lowest clear of the axis at 0."""
     placed: dict[int, float] = {}
-    last = float("-inf")
+    last = -0.3 * gap
     for i in sorted(range(len(values)), key=lambda i: values[i]):
         placed[i] = last = max(float(values[i]), last + gap)
     return [placed[i] for i in range(len(values))]
@@ -140,7 +144,7 @@ def _said(result: Result) -> list[Row]:
 def _describe(result: Result) -> str:
     told = []
     for arm in result["arms"]:
-        s, least = summary(arm["samples_ms"]), roofline(result, arm)
+        s, floor = summary(arm["samples_ms"]), roofline(result, arm)
         told.append(f"{arm_name(arm)} {_say(s)}, {s['n']:.0f} samples"
-                    + (f", and at least {least:.1f} ms to read its weights once" if least else ""))
+                    + (f", and about {floor:.1f} ms to read its weights once" if floor else ""))
     return f"Latency of the full forward pass, in order and as a distribution: {'; '.join(told)}. {compared(result)}".rstrip()

@@ -1,11 +1,8 @@
-"""How a result's arms are named in a chart."""
+"""What a chart says of a result as a whole."""
 
 from __future__ import annotations
 
 from gpurunbook.plots.page import Result
-from gpurunbook.prediction import arm_name
-
-__all__ = ["arm_name", "made_by", "reference_of"]
 
 
 def made_by(result: Result) -> list[str]:

@@ -11,6 +11,7 @@ import matplotlib
 from gpurunbook.plots.files import kept
 from gpurunbook.plots.page import OURS, PALETTES, Chart, Theme, bare, page
 from gpurunbook.readiness.rungs import BY_NAME, Ladder, NodeLadder
+from gpurunbook.times import took
 
 
 def rungs(ladder: Ladder, *, footer: str, path: Path | None = None, theme: Theme = "light") -> Chart:
@@ -52,12 +53,13 @@ def _rungs(ladder: Ladder, footer: str, theme: Theme) -> Chart:
     axes.set_xlim(0, total * 1.42)
     axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= total * 1.05])  # none under the column at the right
     axes.set_ylim(len(bars) - 0.4, -0.6)
+    clear = {"facecolor": colours.paper, "edgecolor": "none", "pad": 1.2}  # no line of the grid runs through a figure
     for i, (name, start, seconds) in enumerate(bars):
         axes.barh(i, max(seconds, total * 0.003), left=start, height=0.62, color=colours.arms[0])
-        axes.annotate(duration(seconds), (start + seconds, i), (6, 0), textcoords="offset points", va="center",
-                      color=colours.text, fontsize=9.5, fontweight="bold")
+        axes.annotate(took(seconds), (start + seconds, i), (6, 0), textcoords="offset points", va="center",
+                      color=colours.text, fontsize=9.5, fontweight="bold", bbox=clear)
         axes.text(1, i, "{:g} to {:g} s".format(*BY_NAME[name].usual), transform=axes.get_yaxis_transform(), ha="right",
-                  va="center", color=colours.muted, fontsize=9)
+                  va="center", color=colours.muted, fontsize=9, bbox=clear)
     axes.text(1, -0.75, "usually, on AWS", transform=axes.get_yaxis_transform(), ha="right", va="bottom", color=colours.muted,
               fontsize=9)
     axes.set_yticks(range(len(bars)), [BY_NAME[name].title for name, _, _ in bars], color=colours.text, fontsize=10)
@@ -65,7 +67,7 @@ def _rungs(ladder: Ladder, footer: str, theme: Theme) -> Chart:
     untold = [BY_NAME[s.rung].title for s in slowest.steps if s.state == "done" and s.since is None] if slowest else []
     said = "seconds since the first of them was done" + (f"; no time is known of: {', '.join(untold)}" if untold else "")
     axes.set_xlabel(said, color=colours.muted, fontsize=9)
-    figure.alt = "Time per rung: " + "; ".join(f"{BY_NAME[n].title} {duration(s)}" for n, _, s in bars) + "."
+    figure.alt = "Time per rung: " + "; ".join(f"{BY_NAME[n].title} {took(s)}" for n, _, s in bars) + "."
     return figure
 
 
@@ -80,10 +82,3 @@ def spans(told: list[tuple[str, datetime]]) -> list[tuple[str, float, float]]:
     began = told[0][1] if told else None
     return [(name, (before - began).total_seconds(), (at - before).total_seconds())
             for (_, before), (name, at) in pairwise(told) if began]
-
-
-def duration(seconds: float) -> str:
-    """`0.4 s`, `12 s`, `2 min 05 s`."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    return f"{seconds:.0f} s" if seconds < 120 else f"{int(seconds // 60)} min {int(seconds % 60):02d} s"

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from gpurunbook.distribution import Spread, divergence, measure, probabilities, read_all
 from gpurunbook.plots.chips import chips
 from gpurunbook.plots.files import Row, kept
-from gpurunbook.plots.names import arm_name, made_by, reference_of
+from gpurunbook.plots.names import made_by, reference_of
 from gpurunbook.plots.page import OURS, PALETTES, Chart, Palette, Result, Theme, bare, page
+from gpurunbook.prediction import arm_name, percent
 from gpurunbook.tokens import visible
 
 TOP_P = 0.9
@@ -108,7 +109,7 @@ def _figures(figure: Chart, arms: list[Result], curves: list[Curves], apart: flo
         arm, t = divmod(i, len(TEMPERATURES))
         bold = "bold" if row["temperature"] == 1 else "normal"
         cells = (row["arm"] if t == 0 else "", f"{row['temperature']:g}", f"{row['entropy_bits']:.2f}", f"{row['choices']:,.0f}",
-                 f"{row['margin']:.1%}", f"{row['kept']:,}")
+                 percent(row["margin"]), f"{row['kept']:,}")
         for (x, side, _), cell in zip(columns, cells, strict=True):
             figure.text(x, y, cell, ha=side, va="center", color=colours.text, fontsize=9.5, parse_math=False,
                         fontweight="bold" if x == columns[0][0] else bold)
@@ -143,7 +144,7 @@ def _describe(arms: list[Result], curves: list[Curves], apart: float | None) -> 
     for arm, curve in zip(arms, curves, strict=True):
         low, s, high = (measure(p, TOP_P) for p in curve.values())
         told.append(f"{arm_name(arm)} has an entropy of {s.entropy_bits:.2f} bits, as of {s.choices:,.0f} equal choices, a "
-                    f"margin of {s.margin:.1%} between the first two tokens, and {s.kept:,} of {len(curve[1.0]):,} tokens "
+                    f"margin of {percent(s.margin)} between the first two tokens, and {s.kept:,} of {len(curve[1.0]):,} tokens "
                     f"within top-p {TOP_P:g} ({low.kept:,} at temperature {TEMPERATURES[0]:g}, {high.kept:,} at "
                     f"{TEMPERATURES[2]:g})")
     differ = f" They differ by {apart:.2f} bits (Kullback-Leibler)." if apart is not None else ""

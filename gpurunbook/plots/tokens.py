@@ -12,8 +12,9 @@ from matplotlib.lines import Line2D
 
 from gpurunbook.plots.chips import chips, fitting, short
 from gpurunbook.plots.files import Row, kept
-from gpurunbook.plots.names import arm_name, made_by, reference_of
+from gpurunbook.plots.names import made_by, reference_of
 from gpurunbook.plots.page import OURS, PALETTES, Chart, Palette, Result, Theme, bare, legend, page
+from gpurunbook.prediction import arm_name, percent
 from gpurunbook.tokens import visible
 
 BARS = 40
@@ -68,9 +69,9 @@ def _top10(result: Result, footer: str, theme: Theme) -> Chart:
             for colour, width in ((colours.paper, 5.0), (colours.arms[1], 2.6)):
                 axes.plot([tick, tick], [i - 0.42, i + 0.42], color=colour, linewidth=width, solid_capstyle="butt")
         behind = tick is not None and p < tick < p + 0.16 * widest  # the tick stands where the number would
-        axes.annotate(f"{p:.1%}", (tick if behind and tick else p, i), (7, 0), textcoords="offset points", va="center",
+        axes.annotate(percent(p), (tick if behind and tick else p, i), (7, 0), textcoords="offset points", va="center",
                       color=colours.text, fontsize=10.5, fontweight="bold")
-        _figures(axes, i, [f"{top[i]['logp']:.2f}" if i < len(top) else "", "" if tick is None else f"{tick:.1%}",
+        _figures(axes, i, [f"{top[i]['logp']:.2f}" if i < len(top) else "", "" if tick is None else percent(tick),
                            _cost(top[i]) if i < len(top) else ""], colours.muted)
     _figures(axes, -0.85, ["log p", *(["reference", "Δ log p"] if reference else [])], colours.muted)
     if reference:
@@ -132,8 +133,8 @@ def describe_top10(result: Result) -> str:
     """The chart in words, for those who cannot see it."""
     arm = result["arms"][0]
     top = arm["top"][:BARS]
-    listed = ", ".join(f"“{visible(t)}” {t['p']:.1%}" for t in top)
+    listed = ", ".join(f"“{visible(t)}” {percent(t['p'])}" for t in top)
     prompt = "".join(visible(t) for t in result["prompt_tokens"][-100:])
     differs = f" In {arm_name(reference)}, {winner(result)}." if (reference := reference_of(result)) else ""
     return (f"Bar chart of the {len(top)} most likely next tokens after “{prompt}” in {arm_name(arm)}: {listed}; "
-            f"all other tokens {max(0.0, 1 - sum(t['p'] for t in top)):.1%}.{differs} A middle dot stands for a space.")
+            f"all other tokens {percent(max(0.0, 1 - sum(t['p'] for t in top)))}.{differs} A middle dot stands for a space.")

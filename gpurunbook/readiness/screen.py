@@ -19,7 +19,7 @@ class Screen:
             return
         self._last = text
         if not show.in_notebook():
-            print(f"{seconds:6.1f} s  {show.line(text)}", flush=True)
+            show.show(f"{seconds:6.1f} s  {show.line(text)}")
             return
         from IPython.display import display
         if self._handle is None:

@@ -17,3 +17,8 @@ START = "start"
 def notebook(stage: str) -> str:
     """File name of a stage's notebook, or of START's."""
     return f"{(START, *NAMES).index(stage):02d}_{stage}.ipynb"
+
+
+def title(stage: str) -> str:
+    """`05 gpu operator`."""
+    return notebook(stage).removesuffix(".ipynb").replace("_", " ")

@@ -73,7 +73,7 @@ class _Arm(_Strict):
     linear_layers: dict[Name, Count] = Field(max_length=100)
     load_seconds: Number
     first_seconds: Number
-    weight_bytes: Count
+    weight_bytes: Count  # that a pass reads: of an embedding that is not the output layer too, the prompt's rows
     peak_memory_bytes: Count
     logits_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     warm_up: Count

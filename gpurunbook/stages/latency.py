@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpurunbook import show
+from gpurunbook import bootstrap, show
 from gpurunbook.plan import Check, Plan
 from gpurunbook.prediction import arm_name
 from gpurunbook.stages import next_token
@@ -16,9 +16,6 @@ from gpurunbook.stages.next_token import Facts
 
 if TYPE_CHECKING:
     from gpurunbook.runbook import Run
-
-RESAMPLES = 2000
-"""Of the bootstrap: its interval is then good to about a hundredth of its width."""
 
 
 def observe(run: Run) -> Facts:
@@ -31,51 +28,47 @@ def plan(run: Run, facts: Facts) -> Plan:
 
 
 def summary(samples_ms: Sequence[float]) -> dict[str, float]:
-    """p50, p95, p99 and mean in ms, and the count `n` (numpy's linear quantile)."""
+    """p50, p95, p99 and mean in ms, and the count `n` (numpy's linear quantile). Of 100 samples p99 is nearly the slowest."""
     samples = np.asarray(samples_ms, dtype=np.float64)
     p50, p95, p99 = np.quantile(samples, (0.5, 0.95, 0.99))
     return {"p50": float(p50), "p95": float(p95), "p99": float(p99), "mean": float(samples.mean()), "n": len(samples)}
 
 
 def roofline(found: dict[str, Any], arm: dict[str, Any]) -> float | None:
-    """Milliseconds below which no pass can be: its weights read once, at the copy bandwidth measured in the same run.
+    """Milliseconds, a rough floor: the weights that a pass reads, once, at the copy bandwidth measured in the same run.
 
-    None for an older answer, in which no bandwidth was measured. A table of which only some rows are looked up (an
-    embedding that is not the output layer too) counts in full, so that the line may be a little high.
+    No bound: a copy also writes, and memory that only reads may be faster; what a cache keeps is not read at all. None for an
+    older answer, in which no bandwidth was measured.
     """
     copied = found.get("copy_bytes_per_second")
     return float(arm["weight_bytes"] / copied * 1000) if copied else None
 
 
-def ratio(one: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
-    """`one`'s median over `other`'s, with the 95% interval of a paired bootstrap (the arms take turns, so pairs drift alike)."""
-    pairs = np.asarray((one, other), dtype=np.float64)
-    drawn = np.random.default_rng(0).integers(pairs.shape[1], size=(RESAMPLES, pairs.shape[1]))
-    first, second = np.median(pairs[:, drawn], axis=2)
-    low, high = np.quantile(first / second, (0.025, 0.975))
-    return float(np.median(pairs[0]) / np.median(pairs[1])), float(low), float(high)
-
-
 def compared(found: dict[str, Any]) -> str:
-    """`8-bit LLM.int8 (fp16) takes 2.10 times as long as reference (bf16) (95% interval 2.05 to 2.14)`; "" for one arm."""
+    """`8-bit LLM.int8 (fp16) takes 2.10 times as long as reference (bf16) (95% interval, roughly: 2.05 to 2.14)`.
+
+    "" for one arm; without the interval for fewer samples than it needs.
+    """
     counts = {len(arm["samples_ms"]) for arm in found["arms"][:2]}
     if len(found["arms"]) < 2 or len(counts) > 1 or counts == {0} or not all(min(a["samples_ms"]) > 0 for a in found["arms"][:2]):
         return ""
     one, other = found["arms"][:2]
-    times, low, high = ratio(one["samples_ms"], other["samples_ms"])
-    return f"{arm_name(one)} takes {times:.2f} times as long as {arm_name(other)} (95% interval {low:.2f} to {high:.2f})"
+    times = np.median(one["samples_ms"]) / np.median(other["samples_ms"])
+    interval = bootstrap.ratio_of_medians(one["samples_ms"], other["samples_ms"], paired=True)
+    return (f"{arm_name(one)} takes {times:.2f} times as long as {arm_name(other)}"
+            + (f" (95% interval, roughly: {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""))
 
 
 def table(found: dict[str, Any]) -> show.Table:
-    """Of the arms that were timed. The last column is how near p50 comes to the roofline."""
+    """Of the arms that were timed. The last columns are the roofline, and how near p50 comes to it."""
     rows: list[tuple[object, ...]] = []
     for arm in found["arms"]:
-        s, least = summary(arm["samples_ms"]), roofline(found, arm)
+        s, floor = summary(arm["samples_ms"]), roofline(found, arm)
         rows.append((arm_name(arm), f"{s['p50']:.1f}", f"{s['p95']:.1f}", f"{s['p99']:.1f}", int(s["n"]),
                      f"{arm['first_seconds'] * 1000:.0f}", f"{arm['load_seconds']:.1f}",
-                     *((f"{least:.1f}", f"{least / s['p50']:.0%}" if s["p50"] else "") if least else ())))
+                     *((f"{floor:.1f}", f"{floor / s['p50']:.0%}" if s["p50"] else "") if floor else ())))
     columns = ("precision", "p50 ms", "p95 ms", "p99 ms", "n", "first call ms", "load s")
-    return show.Table(columns + ("least ms", "least of p50") * (len(rows[0]) > len(columns)), rows,
+    return show.Table(columns + ("floor ms", "floor of p50") * (len(rows[0]) > len(columns)), rows,
                       f"full forward pass of {len(found['prompt_tokens'])} tokens, {found['device']}"
                       + (f"; {said}" if (said := compared(found)) else ""))
 

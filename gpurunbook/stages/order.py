@@ -8,44 +8,52 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpurunbook import stages
+from gpurunbook import show, stages
 from gpurunbook.errors import RunbookError
 
 if TYPE_CHECKING:
     from gpurunbook.runbook import Run
 
 
-TOO_EARLY = "too early: "
-"""How the error begins; a stage that was refused was not begun."""
-
-
 def refuse(run: Run) -> None:
-    """Raises RunbookError when the run's stage was opened before one that it stands on; names it. Changes nothing."""
-    if lacks := missing(run):
-        stage, why = lacks
-        name = stages.notebook(stage)
-        raise RunbookError(f"{TOO_EARLY}{name.removesuffix('.ipynb')} has not been done in this cluster: {why}",
-                           where="kubectl describe nodes", next=f"run notebooks/{name} first, or: gpurunbook run "
-                           f"--run-id {run.id} --from {stage}; nothing was changed")
+    """Raises RunbookError when the run's stage was opened before one that it stands on; names it. Changes nothing.
+
+    Where that stage was done, and what it made is broken since, it only says so: the stage's own wait names the cause. A drill
+    is to be found out, and not told.
+    """
+    if run.journal.last("drill") or not (lacks := missing(run)):
+        return
+    stage, why = lacks
+    if run.journal.last("stage", stage=stage, state="done"):
+        show.show(show.Box(f"{why}, though {_name(stage)} was done", ("why: gpurunbook gpu",), "warn"))
+        return
+    raise RunbookError(f"too early: {_name(stage)} has not been done in this cluster: {why}", where="kubectl describe nodes",
+                       next=f"run notebooks/{stages.notebook(stage)} first, or: gpurunbook run --run-id {run.id} "
+                       f"--from {stage}; nothing was changed")
+
+
+def _name(stage: str) -> str:
+    return stages.notebook(stage).removesuffix(".ipynb")
 
 
 def missing(run: Run) -> tuple[str, str] | None:
-    """(the stage that comes first, why); None where nothing is missing, or the nodes may not be listed.
+    """(the stage that comes first, why); None where nothing is missing, or nobody tells.
 
-    05 needs a GPU node that takes pods, 06 besides one with a GPU to give. That 07 and 08 need a pod which is ready they say
-    themselves.
+    05 needs a GPU node that takes pods, 06 besides one with a GPU to give, unless it has deployed already. That 07 and 08 need
+    a pod which is ready they say themselves.
     """
     if run.stage not in ("gpu_operator", "model"):
         return None
-    from kubernetes.client import ApiException
+    from kubernetes.config import ConfigException
 
-    from gpurunbook.stages import taint
+    from gpurunbook.stages import model, taint
     try:
         found = taint.observe(run)
-    except ApiException:
-        return None
-    if found and len(taint.reason(run, found).removed) == len(found):
-        return "taint", f"{found[0].name} still has the taint {taint.UNINITIALIZED}, which repels every pod"
-    if run.stage == "model" and found and not any(node.gpus for node in found):
-        return "gpu_operator", f"no node of {run.cluster.gpu_group.name} has a GPU to give (allocatable nvidia.com/gpu is 0)"
+        if found and len(taint.stuck(found)) == len(found):
+            return "taint", f"{found[0].name} still has the taint {taint.UNINITIALIZED}, which repels every pod"
+        if run.stage == "model" and found and not any(node.gpus for node in found) and not model.there(
+                run, model.manifest(run).name):
+            return "gpu_operator", f"no node of {run.cluster.gpu_group.name} has a GPU to give (allocatable nvidia.com/gpu is 0)"
+    except (RunbookError, ConfigException):
+        return None  # whoever opens the stage asks again, and says what is wrong
     return None

@@ -96,7 +96,8 @@ def forward(model):
 
 
 def copy_bandwidth(size=2**27):
-    """Bytes read and written per second, in the fastest of ten copies: weights cannot be read faster than that."""
+    """Bytes read and written per second, in the fastest of ten copies: about as fast as weights can be read."""
+    say("copying memory, to measure its bandwidth")
     data = torch.zeros(2, size, dtype=torch.uint8, device=device)
     return 2 * size / min(timed(lambda: data[1].copy_(data[0]))[1] for _ in range(10)) * 1e3
 
@@ -113,18 +114,20 @@ def predict(precision):
     args.logits.with_suffix(f".{precision}{args.logits.suffix}").write_bytes(data)
     logp = logits.double().log_softmax(0)
     top = logp.argsort(descending=True, stable=True)[:args.top]  # stable: equal ones in the order of their ids
-    ram = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # since the start, as CUDA's maximum below
+    table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    unread = 0 if table is head else table[prompt.numel():].nbytes  # a pass looks up one row for each token
     return model, {
         "precision": precision, "dtype": str(model.dtype).removeprefix("torch."),
         "top": [{**token(i), "p": logp[i].exp().item(), "logp": logp[i].item()} for i in top.tolist()],
         "top_mass": logp[top].exp().sum().item(), "entropy_bits": (logp.exp() @ -logp).item() / math.log(2),
         "linear_layers": Counter(type(m).__name__ for m in model.modules() if isinstance(m, torch.nn.Linear)),
-        "load_seconds": loaded - started, "first_seconds": first - loaded, "weight_bytes": model.get_memory_footprint(),
-        "peak_memory_bytes": torch.cuda.max_memory_allocated() if cuda else ram,
+        "load_seconds": loaded - started, "first_seconds": first - loaded, "weight_bytes": model.get_memory_footprint() - unread,
+        "peak_memory_bytes": torch.cuda.max_memory_allocated() or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "logits_sha256": hashlib.sha256(data).hexdigest(), "warm_up": warm_up, "samples_ms": []}
 
 
 with torch.inference_mode():
+    copied = copy_bandwidth() if args.repetitions else None  # while there is room: no model is loaded yet
     arms = [predict(precision) for precision in precisions]
     gc.freeze()  # a collection over the libraries' objects would land in one sample
     for i in range(-warm_up, args.repetitions):
@@ -133,7 +136,6 @@ with torch.inference_mode():
         for model, arm in arms[::-1] if i % 2 else arms:  # A B, B A, A B, ...: a drift hits all alike
             milliseconds = forward(model)[1]
             arm["samples_ms"] += [milliseconds] if i >= 0 else []
-    copied = copy_bandwidth() if args.repetitions else None
 
 digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(name).glob("*.safetensors"))))
 print(json.dumps({

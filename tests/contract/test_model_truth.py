@@ -44,4 +44,5 @@ def test_8_bit_is_llm_int8_and_changes_the_winner(said: dict) -> None:
     assert reference["linear_layers"] == {"Linear": 211}
     assert int8["top"][0]["text"] == " small"
     assert reference["top"][0]["text"] == " land"
+    assert reference["weight_bytes"] == pytest.approx(2 * 134_515_008, rel=1e-3), "its embedding, the output layer too, once"
     assert said["revision"] == f"sha256:{weights.FILES['model.safetensors']}"

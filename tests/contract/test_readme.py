@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -9,14 +10,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = "\n".join(page.read_text() for page in PAGES)
 
 
 def test_nothing_is_left_to_fill_in() -> None:
     assert not re.findall(r"@[A-Z]+@|TODO|FIXME", TEXT)
 
 
-LINKS = {*re.findall(r"\]\((?!http)([^)#]+)\)", TEXT), *re.findall(r'src(?:set)?="([^"]+)"', TEXT)}
+LINKS = {os.path.relpath(page.parent / link, ROOT) for page in PAGES
+         for link in re.findall(r"\]\((?!http)([^)#]+)\)|src(?:set)?=\"([^\"]+)\"", page.read_text()) for link in link if link}
 
 
 @pytest.mark.parametrize("link", sorted(LINKS))

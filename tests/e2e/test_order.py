@@ -26,6 +26,14 @@ def here(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]
     cluster.kubectl("taint", "nodes", "-l", GROUP, f"{taint.UNINITIALIZED}-", check=False)
 
 
+@pytest.fixture
+def early(here: Cluster) -> Iterator[Cluster]:
+    """A cluster in which 02 was the last that was done: its GPU node has the taint."""
+    here.checkout("run", "--run-id", "early", "--until", "provision")
+    yield Cluster(here.checkout, "early")
+    here.checkout("teardown", "--run-id", "early")
+
+
 def opened(stage: str, cluster: Cluster) -> Run:
     return open_run(stage, run_id=cluster.run_id)
 
@@ -35,11 +43,16 @@ def writes(folder: Path) -> int:
 
 
 def refused(stage: str, cluster: Cluster) -> str:
-    before = writes(cluster.folder)
+    before, known = writes(cluster.folder), stage_records(cluster)
     with pytest.raises(RunbookError) as caught:
         opened(stage, cluster)
     assert writes(cluster.folder) == before
+    assert stage_records(cluster) == known, "it was not begun"
     return str(caught.value)
+
+
+def stage_records(cluster: Cluster) -> int:
+    return sum(record["kind"] == "stage" for record in Journal(cluster.folder).records())
 
 
 def test_03_without_02(here: Cluster) -> None:
@@ -52,19 +65,37 @@ def test_03_without_02(here: Cluster) -> None:
     assert "02_provision.ipynb" in caught.value.next
 
 
-def test_05_and_06_before_04(here: Cluster) -> None:
-    here.kubectl("taint", "nodes", "-l", GROUP, f"{taint.UNINITIALIZED}=true:NoSchedule")
+def test_05_and_06_before_04(early: Cluster) -> None:
     for stage in ("gpu_operator", "model"):
-        said = refused(stage, here)
+        said = refused(stage, early)
         assert said.startswith("too early: 04_taint has not been done in this cluster: ip-")
-        assert "next:  run notebooks/04_taint.ipynb first, or: gpurunbook run --run-id shared --from taint" in said
-    here.kubectl("taint", "nodes", "-l", GROUP, f"{taint.UNINITIALIZED}-")
-    assert opened("gpu_operator", here).stage == "gpu_operator", "by hand is as good as by notebook"
+        assert "next:  run notebooks/04_taint.ipynb first, or: gpurunbook run --run-id early --from taint" in said
+    early.kubectl("taint", "nodes", "-l", GROUP, f"{taint.UNINITIALIZED}-")
+    assert opened("gpu_operator", early).stage == "gpu_operator", "by hand is as good as by notebook"
+    early.kubectl("taint", "nodes", "-l", GROUP, f"{taint.UNINITIALIZED}=true:NoSchedule")
+    Journal(early.folder).append("drill", seed=1)
+    assert opened("model", early).stage == "model", "what holds a drill is to be found out"
 
 
-def test_06_before_05(here: Cluster) -> None:
-    said = "too early: 05_gpu_operator has not been done in this cluster: no node of gpu-workers has a GPU to give"
-    assert refused("model", here).startswith(said)
+def test_06_before_05_and_after_it(here: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    said = "no node of gpu-workers has a GPU to give"
+    assert refused("model", here).startswith(f"too early: 05_gpu_operator has not been done in this cluster: {said}")
+    here.kubectl("create", "deployment", "dolly-v2-deployment", "--image=x", "--replicas=0")
+    assert opened("model", here).stage == "model", "somebody has deployed already"
+    here.kubectl("delete", "deployment", "dolly-v2-deployment")
+    Journal(here.folder).append("stage", stage="gpu_operator", state="done")
+    capsys.readouterr()
+    assert opened("model", here).stage == "model", "05 was done, and its plug-in broke since"
+    told = capsys.readouterr().out
+    assert said in told
+    assert "though 05_gpu_operator was done" in told
+    assert "why: gpurunbook gpu" in told
+
+
+def test_05_after_04_when_the_taint_is_back(here: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    here.kubectl("taint", "nodes", "-l", GROUP, f"{taint.UNINITIALIZED}=true:NoSchedule")
+    assert opened("gpu_operator", here).stage == "gpu_operator"
+    assert "though 04_taint was done" in capsys.readouterr().out
 
 
 def test_07_and_08_before_06(here: Cluster) -> None:

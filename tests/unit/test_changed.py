@@ -17,21 +17,34 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from gpurunbook import changed, glance, interrupted, targets
+from gpurunbook import changed, glance, interrupted
 from gpurunbook.changed import differences, table
 from gpurunbook.command import Command
 from gpurunbook.config import load_cluster
 from gpurunbook.errors import CommandFailed
 from gpurunbook.glance import Look
 from gpurunbook.runbook import Run
+from gpurunbook.targets.existing import Existing
 
 ROOT = Path(__file__).parents[2]
 TAINT = {"key": "k", "effect": "NoSchedule"}
 DEPLOYMENT = "/apis/apps/v1/namespaces/default/deployments/dolly-v2-deployment"
 
 
-def node(name: str, taints: list[dict[str, str]], gpus: str) -> dict[str, Any]:
-    return {"metadata": {"name": name}, "spec": {"taints": taints},
+OPERATOR = "/api/v1/namespaces/gpu-operator"
+SECRETS = f"{OPERATOR}/secrets"
+OURS = {"alpha.eksctl.io/nodegroup-name": "gpu-workers"}
+RELEASE = {"app.kubernetes.io/instance": "gpu-operator"}
+
+
+class Owned(Existing):
+    """A cluster that is the run's own, opened by a kubeconfig."""
+
+    ours = True
+
+
+def node(name: str, taints: list[dict[str, str]], gpus: str, labels: dict[str, str] | None = None) -> dict[str, Any]:
+    return {"metadata": {"name": name, "labels": OURS if labels is None else labels}, "spec": {"taints": taints},
             "status": {"conditions": [{"type": "Ready", "status": "True"}], "allocatable": {"nvidia.com/gpu": gpus}}}
 
 
@@ -50,7 +63,7 @@ class World:
         if path in self.slow:
             time.sleep(glance.ONE_SECONDS + 1)
         found = {**self.now, **(self.later if self.file.exists() else {})}
-        return found.get(path, 404 if "/deployments/" in path or "/daemonsets/" in path else {"items": []})
+        return found.get(path, 404 if "/deployments/" in path or "/daemonsets/" in path or path == OPERATOR else {"items": []})
 
 
 @pytest.fixture
@@ -88,7 +101,23 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 @pytest.fixture
 def run(world: World) -> Run:
-    return Run(ROOT, world.file.parent, targets.get("existing"), load_cluster(ROOT / "cluster.yaml"), "model")
+    return opened(world, "teardown")
+
+
+def opened(world: World, stage: str, target: Existing | None = None) -> Run:
+    """Of a stage that looks at everything, as far as nothing else is said."""
+    return Run(ROOT, world.file.parent, target or Owned(), load_cluster(ROOT / "cluster.yaml"), stage)
+
+
+def pod(name: str, labels: dict[str, str], owner: str = "") -> dict[str, Any]:
+    owners = [{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": owner}] if owner else []
+    return {"metadata": {"name": name, "labels": labels, "ownerReferences": owners}, "status": {"phase": "Running"}}
+
+
+def workload(name: str, labels: dict[str, str], owner: tuple[str, str] | None = None) -> dict[str, Any]:
+    owners = [{"apiVersion": owner[0], "kind": owner[1], "name": "o"}] if owner else []
+    return {"metadata": {"name": name, "labels": labels, "ownerReferences": owners}, "status": {"numberReady": 1,
+            "desiredNumberScheduled": 1}, "spec": {"template": {"spec": {"containers": [{"image": "x/y:1"}]}}}}
 
 
 def touch(world: World, *argv: str) -> Command:
@@ -113,7 +142,7 @@ def test_what_a_plan_changed_is_shown_and_journalled_around_its_commands(run: Ru
                    DEPLOYMENT: {"metadata": {"name": "dolly"}, "status": {"readyReplicas": 1}, "spec": {
                        "replicas": 1, "template": {"spec": {"containers": [{"image": "x/y:1"}]}}}},
                    "/api/v1/namespaces/default/pods": {"items": [
-                       {"metadata": {"name": str(i)}, "status": {"phase": "Running"}} for i in range(2)]}}
+                       pod("a", {"app": "dolly-v2"}), pod("b", {"app": "dolly-prepull"}), pod("c", {"app": "other"})]}}
     run.apply(run.plan([touch(world)], "as asked"))
     assert kinds(run) == ["before", "intent", "result", "changed"]
     assert rows(run) == [["node a: taints", "k:NoSchedule", "none"], ["node a: allocatable GPUs", "0", "1"],
@@ -131,7 +160,7 @@ def test_nothing_is_asked_for_a_plan_that_no_object_shows(run: Run, world: World
 @pytest.mark.parametrize(("answer", "why"), [(403, "your rights do not show"), (500, "answer 500")])
 def test_what_may_not_be_read_is_left_out_and_said(run: Run, world: World, answer: int, why: str,
                                                    capsys: pytest.CaptureFixture[str]) -> None:
-    world.now |= {"/api/v1/namespaces": answer, "/api/v1/secrets": answer, "/api/v1/namespaces/gpu-operator/pods": answer}
+    world.now |= {OPERATOR: answer, SECRETS: answer, f"{OPERATOR}/pods": answer}
     world.later = {"/api/v1/nodes": {"items": []}}
     run.apply(run.plan([touch(world)], "as asked"))
     assert [row[0] for row in rows(run)] == ["node a", "node b"]
@@ -142,7 +171,7 @@ def test_an_answer_that_does_not_come_costs_no_more_than_its_time(run: Run, worl
                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(glance, "SECONDS", 0.6)
     monkeypatch.setattr(glance, "ONE_SECONDS", 0.4)
-    world.slow = ("/api/v1/namespaces", "/api/v1/secrets")
+    world.slow = (OPERATOR, SECRETS)
     began = time.monotonic()
     seen = glance.look(run)
     assert time.monotonic() - began < 1.5
@@ -182,10 +211,87 @@ def test_a_cluster_that_comes_to_be_and_one_that_goes(run: Run, world: World, ca
     assert "changed" not in capsys.readouterr().out
 
 
-def test_the_look_leaves_the_run_s_own_client_unmade(run: Run, world: World) -> None:
-    """It would go on to answer for the kubeconfig as it is now, when a plan writes another."""
+def test_of_a_cluster_that_is_not_ours_nothing_comes_or_goes_with_the_kubeconfig(run: Run, world: World,
+                                                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    theirs, away = opened(world, "teardown", Existing()), world.file.with_name("away")
+    theirs.kubeconfig.rename(away)
+    theirs.apply(theirs.plan([touch(world, "mv", str(away), str(theirs.kubeconfig))], "take it over"))
+    assert rows(theirs) == []
+    theirs.apply(theirs.plan([touch(world, "rm", str(theirs.kubeconfig))], "leave it"))
+    assert rows(theirs) == []
+    assert "in the cluster" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("silent", ["before", "after"])
+def test_a_cluster_that_does_not_answer_is_not_one_where_all_is_gone(run: Run, world: World, silent: str,
+                                                                     monkeypatch: pytest.MonkeyPatch,
+                                                                     capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(glance, "ONE_SECONDS", 0.2)
+    world.slow = ("/api",) if silent == "before" else ()
+    before = glance.look(run)
+    world.slow = () if silent == "before" else ("/api",)
+    changed.tell(run, before, glance.look(run))
+    assert rows(run) == []
+    assert "what changed in the cluster was not seen: it does not answer" in capsys.readouterr().out
+
+
+def test_a_program_that_signs_in_slowly_is_not_waited_for(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = yaml.safe_load(run.kubeconfig.read_text())
+    config["users"][0]["user"] = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "sleep", "args": ["5"],
+                                           "interactiveMode": "Never"}}
+    run.kubeconfig.write_text(yaml.safe_dump(config))
+    monkeypatch.setattr(glance, "SECONDS", 0.3)
+    began = time.monotonic()
+    assert glance.look(run).left_out == {"cluster": "does not answer"}
+    assert time.monotonic() - began < 2
+
+
+def test_only_02_and_09_which_make_and_end_the_kubeconfig_have_a_client_of_their_own(run: Run, world: World) -> None:
+    """The run's would go on to answer for the kubeconfig as it is now; elsewhere it has signed in already."""
     glance.look(run)
     assert "_api_client" not in vars(run)
+    model = opened(world, "model")
+    client = model.core.api_client
+    glance.look(model)
+    assert model.core.api_client is client
+
+
+# Whose it is
+
+def test_a_stage_asks_for_what_its_plans_can_change(world: World) -> None:
+    glance.look(opened(world, "model"))
+    assert world.asked == ["/api", DEPLOYMENT, "/apis/apps/v1/namespaces/default/daemonsets/dolly-prepull",
+                           "/api/v1/namespaces/default/pods"]
+    world.asked.clear()
+    glance.look(opened(world, "provision"))
+    assert world.asked == ["/api", "/api/v1/nodes"]
+
+
+def test_what_is_others_is_not_looked_at(world: World) -> None:
+    label = {"gpurunbook.dev/run": world.file.parent.name}
+    world.now |= {
+        "/api/v1/nodes": {"items": [node("ours", [], "1"), node("theirs", [], "1", {"pool": "x"})]},
+        DEPLOYMENT: workload("dolly-v2-deployment", {}),
+        "/api/v1/namespaces/default/pods": {"items": [pod("a", {"app": "gpu-smoke"}),
+                                                      pod("b", {"app": "dolly-v2", **label})]},
+        "/apis/apps/v1/namespaces/gpu-operator/daemonsets": {"items": [
+            workload("plugin", {}, ("nvidia.com/v1", "ClusterPolicy")), workload("nfd", RELEASE), workload("agent", {"a": "b"})]},
+        f"{OPERATOR}/pods": {"items": [pod("p", {}, "plugin"), pod("q", {}, "agent"), pod("r", RELEASE)]}}
+    seen = glance.look(opened(world, "teardown", Existing())).seen
+    assert list(seen["node"]) == ["ours"]
+    assert seen["Deployment"] == {}, "of our name, and without this run's label"
+    assert list(seen["DaemonSet in gpu-operator"]) == ["nfd", "plugin"]
+    assert seen["pods in default"] == {"": {"": "1 Running"}}
+    assert seen["pods in gpu-operator"] == {"": {"": "2 Running"}}
+    assert glance.look(opened(world, "teardown")).seen["pods in default"] == {"": {"": "2 Running"}}
+
+
+def test_a_release_is_the_newest_revision_whatever_else_is_labelled_so(run: Run, world: World) -> None:
+    world.now[SECRETS] = {"items": [{"metadata": {"labels": {"owner": "helm"}}}, {"metadata": {}}, *(
+        {"metadata": {"labels": {"version": version, "status": status}}}
+        for version, status in (("9", "superseded"), ("10", "deployed"), ("x", "y")))]}
+    assert glance.look(run).seen["Helm release"] == {"gpu-operator": {"status": "deployed", "revision": "10"}}
+    assert "/api/v1/secrets" not in world.asked
 
 
 # Killed, and gone on with
@@ -218,15 +324,32 @@ def test_a_plan_that_failed_is_told_with_the_one_that_ends_well(run: Run, world:
 
 
 def test_a_second_look_tells_what_came_after_the_command(run: Run, world: World) -> None:
-    run.journal.append("stage", stage="model", state="started")
+    run.journal.append("stage", stage="teardown", state="started")
     assert "no command ran in this notebook" in repr(changed.since_plan(run))
     run.apply(run.plan([touch(world, "true")], "as asked"))
     assert rows(run) == []
     world.file.touch()
     world.later = {"/api/v1/nodes": {"items": [node("a", [TAINT], "2"), node("b", [], "0")]}}
-    assert repr(changed.since_plan(run)).splitlines()[-1].split() == ["node", "a:", "allocatable", "GPUs", "0", "2"]
-    run.journal.append("stage", stage="model", state="started")
+    run.journal.append("stage", stage="teardown", state="failed")  # interrupted in its wait, and gone on with
+    told = repr(changed.since_plan(run)).splitlines()
+    assert told[-1].split() == ["node", "a:", "allocatable", "GPUs", "0", "2"]
+    assert told[0].endswith(" UTC, before the command: by it, and by others meanwhile")
+    run.journal.append("stage", stage="teardown", state="started")
     assert "no command ran in this notebook" in repr(changed.since_plan(run)), "of an earlier walk"
+
+
+def test_a_second_look_does_not_end_what_another_runner_has_begun(run: Run, world: World) -> None:
+    run.journal.append("before", stage=run.stage, seen=glance.look(run).seen, left_out={})
+    changed.since_plan(run)
+    assert changed.unfinished(run) is not None
+
+
+def test_a_first_look_of_long_ago_no_longer_counts_and_one_of_yesterday_has_its_date(run: Run, world: World) -> None:
+    run.journal.append("before", stage=run.stage, seen=glance.look(run).seen, left_out={})
+    old = run.journal.path.read_text().replace(time.strftime("%Y-%m-%d", time.gmtime()), "2001-02-03")
+    run.journal.path.write_text(old)
+    assert changed.unfinished(run) is None
+    assert " since 03 Feb " in repr(changed.since_plan(run))
 
 
 # What differs

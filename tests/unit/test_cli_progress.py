@@ -22,7 +22,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     monkeypatch.setattr(printing, "console", piped)
     monkeypatch.setattr(cli_progress, "console", piped)
     yield stream
-    assert not live.at_work()
+    assert live._going == []
 
 
 def test_a_silent_command_of_a_walk_is_told_by_the_second(said: io.StringIO) -> None:
@@ -45,7 +45,7 @@ def test_a_wait_is_one_step_however_often_its_blocker_changes(said: io.StringIO)
         tell({"kind": "event", "line": "CREATE_FAILED", "status": "FAILED"})
         assert live._going[0]._events[-1] == "CREATE_FAILED"
         tell({"kind": "wait", "what": "pod ready", "blocker": ""})
-        assert not live.at_work()
+        assert live._going == []
         tell(INTENT)
     assert "… pod ready: pulling" in said.getvalue()
 

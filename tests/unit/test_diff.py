@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,45 @@ def test_tokens_differ_by_more_than_noise(tmp_path: Path, factor: float, same: b
     assert found.keys() == (set() if same else {"tokens"})
 
 
+def replaced(told: dict[str, Any], rank: int, token: int) -> dict[str, Any]:
+    other = copy.deepcopy(told)
+    other["arms"][0]["top"][rank]["id"] = token
+    return other
+
+
+def listed(*ps: float) -> dict[str, Any]:
+    return answer.answer() | {"arms": [answer.arm(ps=ps)]}
+
+
+def swapped(told: dict[str, Any]) -> dict[str, Any]:
+    """The first two have changed their places."""
+    first, second = (token["id"] for token in told["arms"][0]["top"][:2])
+    return replaced(replaced(told, 0, second), 1, first)
+
+
+@pytest.mark.parametrize(("told", "other", "rows"), [
+    (listed(0.5, 0.2, 0.1), replaced(listed(0.5, 0.2, 0.1), 2, 999), []),  # the last place, by a hair
+    (listed(0.5, 0.2, 0.1), replaced(listed(0.5, 0.2, 0.1), 1, 999), ["int8: top 3"]),
+    (listed(0.5, 0.2, 0.1), listed(0.5, 0.2), []),  # a shorter list lacks what comes after it
+    (listed(0.3, 0.2999), swapped(listed(0.3, 0.2999)), []),  # whichever was ahead by a hair
+    (listed(0.3, 0.2), swapped(listed(0.3, 0.2)), ["int8: winner", "int8: top 2"]),
+    (listed(0.3, 0.2999), replaced(listed(0.3, 0.2999), 0, 999), ["int8: winner"])])
+def test_a_tie_is_no_difference(tmp_path: Path, told: dict[str, Any], other: dict[str, Any], rows: list[str]) -> None:
+    found = differing(run(tmp_path, "run-a", answered=told), run(tmp_path, "run-b", answered=other))
+    assert [row[0] for row in found.get("tokens", [])] == rows
+
+
+@pytest.mark.parametrize(("first", "second"), [("1", "2"), ("model", "kubectl"), ("taint", "x")])
+def test_a_run_whose_id_is_a_word_of_its_commands_is_no_difference(tmp_path: Path, first: str, second: str) -> None:
+    def scaled(replicas: int, name: str) -> dict[str, Any]:
+        shown = (f"kubectl scale deployment/model --replicas={replicas} -l gpurunbook.dev/run={name} --context=kwok-{name} "
+                 f"-f {tmp_path}/runs/{name}/taint.yaml --pki={tmp_path}/runs/{name}/rehearsal/clusters/{name}/pki")
+        return {"kind": "intent", "id": "z", "stage": "taint", "changes": True, "why": "w", "argv": ["k"], "shown": shown}
+    one = run(tmp_path, first, scaled(1, first))
+    assert differing(one, run(tmp_path, second, scaled(1, second))) == {}
+    assert differing(one, run(tmp_path, f"{second}-b", scaled(2, f"{second}-b"))).keys() == {"command"}
+
+
 def test_a_change_of_winner_and_a_lost_precision_are_told(tmp_path: Path) -> None:
     one, other = answer.answer("int8", "reference"), answer.answer("int8")
     top = other["arms"][0]["top"]
@@ -132,12 +173,17 @@ def test_an_answer_or_a_ladder_that_only_one_has_is_a_difference(tmp_path: Path)
     assert [row[0] for row in found["latency"]] == ["int8: p50 / p95"]
 
 
-def test_the_interval_holds_the_ratio_and_narrows_with_samples() -> None:
-    low, high = diff.interval(samples(20), samples(30))
-    assert low < 1.5 < high
-    few = diff.interval(samples(20, 8), samples(30, 8))
-    assert high - low < few[1] - few[0]
-    assert diff.interval(samples(20), samples(30)) == (low, high), "the same each time"
+def test_a_latency_is_told_by_the_second_over_the_first_with_its_interval_where_samples_are_enough(tmp_path: Path) -> None:
+    def note(first: dict[str, Any], second: dict[str, Any], name: str) -> str:
+        one, other = run(tmp_path / name, "run-a", timed=first), run(tmp_path / name, "run-b", timed=second)
+        return next(r.note for s in diff.compare(one, other) if s.title == "latency" for r in s.rows)
+    found = re.fullmatch(r"p50 1\.50 times \(95% interval (1\.\d\d) to (1\.\d\d)\), p95 1\.\d\d times",
+                         note(timed(20), timed(30), "many"))
+    assert found
+    assert 1.4 < float(found[1]) <= 1.5 <= float(found[2]) < 1.6
+    few = timed(20)
+    few["arms"][0]["samples_ms"] = samples(20, 8)
+    assert "interval" not in note(few, timed(30), "few")
 
 
 @pytest.mark.parametrize(("name", "found"), [("run-a", "run-a"), ("oth", "other-c"), ("newest", "other-c"), ("newest~1", "run-b"),
@@ -184,6 +230,18 @@ def test_exit_codes_are_those_of_diff(checkout: Path) -> None:
     torn = ask(cli.app, ["diff", "run-a", "run-b"]).exception
     assert isinstance(torn, ConfigError)
     assert "run-a and run-b cannot be compared" in torn.what
+
+
+@pytest.mark.parametrize("name", ["run-b", "run-c"])
+def test_a_journal_that_cannot_be_read_is_no_difference(checkout: Path, name: str) -> None:
+    for one in ("run-a", "run-b", "run-c"):
+        run(checkout, one)
+    journal = checkout / "runs" / name / "journal.jsonl"
+    journal.unlink()
+    journal.mkdir()
+    failed = CliRunner().invoke(cli.app, ["diff", "run-a", "run-b"]).exception
+    assert isinstance(failed, ConfigError)  # cli.main makes a 2 of it
+    assert "run-a and run-b cannot be compared" in failed.what
 
 
 def test_json_has_every_row(checkout: Path) -> None:

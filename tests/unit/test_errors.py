@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,11 +31,15 @@ CELLS = (
     f"command = Command((sys.executable, '-c', {FAILING!r}), why='install', limit=9, shown=('helm', 'upgrade'))\n"
     "start(command, env=environment({}), log=Path('FOLDER/nodes.log'))",
     "masking.know(5)",
-    "1 / 0",
+    "import threading; before = threading.active_count()\n1 / 0",
     TOO_EARLY,
     "import os, signal, threading\nthreading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
     "from gpurunbook import again\nresult = start(Command(('sleep', '9'), why='', limit=20), env=environment({}))",
     "raise KeyError('of the reader')",
+    f"list(journal.Journal(Path('/dev/null/{SECRET}\\x1b[2J')).records())",
+    "%%capture\nimport time\nget_ipython().run_cell('x = 1')\nget_ipython().run_cell('')\ntime.sleep(0.3)",
+    "%%capture\n1 / 0",
+    "from gpurunbook import live\nprint(len(live._going), threading.active_count() - before)",
 )
 
 
@@ -85,6 +91,23 @@ def test_a_defect_of_ours_says_so_and_how_to_report_it(cells: list[Cell]) -> Non
     assert "object of type" in Tags(cells[2].shown[0]["text/html"]).text
 
 
+def test_what_a_notebook_keeps_of_an_error_beside_its_lines_is_clean_too(cells: list[Cell]) -> None:
+    """JupyterLab saves `evalue`, which nobody sees and everybody can read."""
+    told = {2: "TypeError: object of type", 4: "'run' is not there yet", 5: "interrupted", 7: "/dev/null/"}
+    for number, begins in told.items():
+        [kept] = [output for output in cells[number].outputs if output["output_type"] == "error"]
+        assert kept["ename"] == "RunbookError"
+        assert kept["evalue"].startswith(begins)
+        assert "\n  next:  " in kept["evalue"], "papermill hands this on"
+        assert SECRET not in json.dumps(cells[number].outputs)
+        assert "\\u001b[2J" not in json.dumps(cells[number].outputs).replace("\\\\u001b", "")
+
+
+def test_a_cell_in_a_cell_leaves_no_progress_behind(cells: list[Cell]) -> None:
+    [said] = [output["text"] for output in cells[10].outputs]
+    assert said == "1 0\n", "this cell's own, and no thread more than in a cell before"
+
+
 def test_code_of_the_readers_own_has_its_whole_traceback(cells: list[Cell]) -> None:
     for cell, kind in ((cells[3], "ZeroDivisionError"), (cells[6], "KeyError")):
         assert kind in cell.errors[0]
@@ -110,9 +133,27 @@ def test_the_journal_has_every_error_with_its_traceback(cells: list[Cell], folde
     records = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     errors = [record for record in records if record["kind"] == "error"]
     assert [record["type"] for record in errors] == ["CommandFailed", "TypeError", "ZeroDivisionError", "NameError",
-                                                     "KeyboardInterrupt", "KeyError"]
+                                                     "KeyboardInterrupt", "KeyError", "NotADirectoryError", "ZeroDivisionError"]
     assert all("Traceback" in record["traceback"] for record in errors)
     assert SECRET not in (folder / "journal.jsonl").read_text()
+
+
+def test_half_a_command_is_not_shown_as_if_it_could_be_pasted() -> None:
+    command = Command(("kubectl", "exec", "x" * 300), why="", limit=1, shown=("kubectl", "exec"))
+    brief = failure(Result(command, 1, b"", "", 1)).brief
+    assert brief.splitlines()[-1] == "  next:  run it by hand to see more: in full below"
+    assert "xx" not in brief.splitlines()[-1]
+    short = failure(Result(replace(command, argv=("kubectl", "get")), 1, b"", "", 1)).brief
+    assert short.splitlines()[-1] == "  next:  run it by hand to see more: kubectl get"
+
+
+@pytest.mark.parametrize("cut", range(4, len(SECRET)))
+def test_a_secret_is_hidden_before_a_text_is_cut_in_it(cut: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_PASSWORD", SECRET)
+    assert SECRET[:cut] not in defects.explained(ValueError("x" * (299 - cut) + " " + SECRET)).what
+    whole = "".join(traceback.format_exception(error := ValueError(SECRET + "." * (defects.LONGEST - cut - 1))))
+    assert len(whole) > defects.LONGEST
+    assert SECRET[-cut:] + "." not in defects.text(error)
 
 
 def test_what_is_folded_is_shown_as_text() -> None:
@@ -176,6 +217,27 @@ def test_an_error_is_told_on_stderr_and_verbose_adds_the_traceback(error: str, c
     more = typed("--verbose", "fail", error=error, tmp=tmp_path)
     assert more.stderr.startswith(done.stderr)
     assert "Traceback (most recent call last)" in more.stderr
+    assert list(tmp_path.glob("gpurunbook-error-*")) == []
+
+
+def test_where_no_file_can_be_made_the_traceback_is_on_stderr(tmp_path: Path) -> None:
+    script = BROKEN.format(argv="'break'", error="None")
+    done = subprocess.run([sys.executable, "-c", f"import tempfile\ntempfile.tempdir = '/dev/null'\n{script}"], text=True,
+                          capture_output=True, timeout=60, check=False, env=os.environ | {"SOME_PASSWORD": "takes 0 pos"})
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert lines[0].startswith("error: TypeError: object of type 'int' has no len(); this is a defect of gpurunbook ")
+    assert lines[3] == "Traceback (most recent call last):"
+    assert "During handling of the above exception" not in done.stderr
+    assert "mkstemp" not in done.stderr
+
+
+def test_what_the_machine_refuses_is_told_without_a_file_and_in_one_place(tmp_path: Path) -> None:
+    for error, what in (("OSError(28, 'No space left on device')", "a file or a connection: No space left on device"),
+                        ("PermissionError(13, 'Permission denied', '/x')", "/x: Permission denied")):
+        done = typed("fail", error=error, tmp=tmp_path)
+        assert (done.returncode, done.stderr.splitlines()[0]) == (1, f"error: {what}")
+        assert len(done.stderr.splitlines()) == 3
     assert list(tmp_path.glob("gpurunbook-error-*")) == []
 
 

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 from jupyter_client.manager import start_new_kernel
+from nbconvert.exporters import HTMLExporter
 
 from gpurunbook import distribution, explore
 from gpurunbook.command import Command, Result
@@ -120,19 +122,29 @@ def test_outside_a_notebook_there_is_the_table(run: Measured) -> None:
 
 def test_the_sliders_move_the_table(run: Measured) -> None:
     import ipywidgets
-    box = explore._sliders(ipywidgets, explore.stored(run))
-    temperature, top_p, tokens, table = box.children  # type: ignore[attr-defined]
+    temperature, top_p, tokens, table = explore._box(ipywidgets, explore.stored(run)).children
     assert table.value == explore.at(run, tokens=4)._repr_html_()
     temperature.value, top_p.value, tokens.value = 0.5, 0.9, 3
     assert table.value == explore.at(run, 0.5, 0.9, 3)._repr_html_()
-    temperature.value = temperature.min = -99.0
-    temperature.value = 5
-    assert "temperature 5" in table.value
+    for far, end in ((99, "temperature 4.79:"), (0.001, "temperature 0.05:")):
+        temperature.value = far
+        assert end in table.value
+
+
+def test_the_sliders_begin_on_a_step(run: Measured) -> None:
+    """A front end moves a value that is on none: 1 became 0.998."""
+    import ipywidgets
+    temperature, top_p, _, _ = explore._box(ipywidgets, explore.stored(run)).children
+    for start, least, step in ((math.log10(temperature.value), temperature.min, temperature.step),
+                               (top_p.value, top_p.min, top_p.step)):
+        steps = (start - least) / step
+        assert steps == pytest.approx(round(steps), abs=1e-9)
+    assert temperature.value == top_p.value == 1
 
 
 @pytest.mark.parametrize("somebody", [True, False])
 def test_a_kernel_has_sliders_only_where_somebody_sits(run: Measured, somebody: bool) -> None:
-    """papermill's kernel gives the table, which an executed notebook keeps; a front end in which people can type, sliders."""
+    """Where people can type there are sliders; the table is in what is saved of them too, for a page without a kernel."""
     code = ("from types import SimpleNamespace\nfrom pathlib import Path\nfrom gpurunbook import explore\n"
             f"explore.sliders(SimpleNamespace(artifacts=Path({str(run.artifacts)!r})))")
     shown: list[dict[str, Any]] = []
@@ -150,7 +162,12 @@ def test_a_kernel_has_sliders_only_where_somebody_sits(run: Measured, somebody: 
         manager.shutdown_kernel(now=True)
     [data] = shown
     assert ("application/vnd.jupyter.widget-view+json" in data) == somebody
-    assert ("<table" in data.get("text/html", "")) == (not somebody)
+    still = explore.at(run, tokens=4)
+    assert (data["text/html"], data["text/plain"]) == (still._repr_html_(), repr(still))
+    output = nbformat.v4.new_output("execute_result", data=data)  # type: ignore[no-untyped-call]
+    page, _ = HTMLExporter().from_notebook_node(  # type: ignore[no-untyped-call]
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=[output])]))  # type: ignore[no-untyped-call]
+    assert "·w1" in page
 
 
 def test_without_ipywidgets_it_says_how_to_have_it(run: Measured, monkeypatch: pytest.MonkeyPatch) -> None:

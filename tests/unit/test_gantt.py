@@ -10,7 +10,6 @@ import pytest
 
 from gpurunbook.gantt import Gantt, gantt
 from gpurunbook.plots import rungs
-from gpurunbook.plots.rungs import duration
 from gpurunbook.readiness.rungs import Ladder, NodeLadder, Step
 
 ZERO = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -89,7 +88,7 @@ def test_rungs_are_drawn_in_time_and_say_what_is_not_known(tmp_path: Path) -> No
     steps = tuple(Step(name, "done", since and ZERO + timedelta(seconds=since)) for name, since in
                   [("joined", 1), ("ready", 3), ("initialized", None), ("driver", 130), ("allocatable", 133)])
     figure = rungs(Ladder((NodeLadder("n1", steps), NodeLadder("n0", steps[:2]))), footer="f", path=tmp_path / "r.png")
-    assert figure.alt == "Time per rung: node Ready 2.0 s; driver 2 min 07 s; GPU allocatable 3.0 s."
+    assert figure.alt == "Time per rung: node Ready 2.0 s; driver 2 min 7 s; GPU allocatable 3.0 s."
     words = [t.get_text() for t in figure.findobj() if hasattr(t, "get_text")]
     assert "n1, the slowest of 2 GPU nodes" in words
     assert any("no time is known of: cloud controller done" in w for w in words)
@@ -98,10 +97,6 @@ def test_rungs_are_drawn_in_time_and_say_what_is_not_known(tmp_path: Path) -> No
 
 def test_a_ladder_without_nodes_can_be_drawn() -> None:
     assert rungs(Ladder(()), footer="f").png()
-
-
-def test_duration() -> None:
-    assert [duration(s) for s in (0, 9.94, 10, 119, 125)] == ["0.0 s", "9.9 s", "10 s", "119 s", "2 min 05 s"]
 
 
 def test_a_command_that_took_long_is_a_row_below_its_stage_with_what_is_usual() -> None:
@@ -137,3 +132,29 @@ def test_hours_between_two_walks_are_cut_and_told() -> None:
     assert found.bars[-1].label == "09 teardown"
     assert found.bars[-1].seconds == 10
     assert found.bars[-1].began == pytest.approx(found.seconds - 10)
+
+
+def moved(records: list[dict[str, Any]], seconds: float) -> list[dict[str, Any]]:
+    return [r | {key: (datetime.fromisoformat(r[key]) + timedelta(seconds=seconds)).isoformat()
+                 for key in ("time", "began", "ended") if isinstance(r.get(key), str)} for r in records]
+
+
+def only(records: list[dict[str, Any]], *stages: str) -> list[dict[str, Any]]:
+    ids = {r.get("id") for r in records if r.get("stage") in stages} - {None}
+    return [r for r in records if r.get("stage") in stages or r.get("id") in ids]
+
+
+def test_no_overlap_is_told_of_parts_of_two_walks() -> None:
+    again = moved(walk(), 1000)
+    assert drawn(walk() + only(again, "provision")).overlap is None, "nodes walked again after the answer"
+    assert drawn(walk() + only(again, "provision", "next_token")).overlap is None, "the operator is the first walk's"
+    both = drawn(walk() + again).overlap
+    assert both is not None
+    assert both.wall == pytest.approx(68)
+
+
+def test_of_several_answers_of_the_last_walk_the_first_counts() -> None:
+    later = [r | {"id": "a2"} for r in moved([r for r in walk() if r.get("id") == "a"], 9)]
+    overlap = drawn([*walk()[:-1], *later, moved(walk()[-1:], 9)[0]]).overlap
+    assert overlap is not None
+    assert overlap.wall == 68

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -36,6 +37,7 @@ BESIDE = {
     "targets/rehearsal/access.py": "a certificate and a context in the run's own files",
     "targets/rehearsal/cluster.py": "kwokctl, by the run's name in the run's own folder; processes of the run, by pid; its files",
     "drills/acts.py": "the process of a drill, on this machine",
+    "targets/rehearsal/weights_package.py": "pip, into a temporary folder of this machine",
     "bounded.py": "what a kubeconfig signs in with",
 }
 """Where commands are made, and what stands for the guard where the program is neither kubectl nor helm."""
@@ -86,5 +88,6 @@ def test_only_run_and_the_drills_start_what_a_plan_holds() -> None:
     """Both ask for the identity first; a third place would not."""
     starters = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") for call in calls(path)
                 if ast.unparse(call.func) in ("run_command", "command.run") or
-                (ast.unparse(call.func) == "run" and "gpurunbook.command import Command, run" in path.read_text())}
-    assert starters == {"runbook.py", "drills/acts.py", "targets/existing.py", "bounded.py"}
+                (ast.unparse(call.func) == "run" and re.search(r"gpurunbook\.command import .*\brun$", path.read_text(), re.M))}
+    assert starters == {"runbook.py", "drills/acts.py", "targets/existing.py", "bounded.py",
+                        "targets/rehearsal/weights_package.py"}

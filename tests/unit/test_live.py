@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
@@ -11,20 +12,25 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.cells import cell_len
 
-from gpurunbook import live, show
+from gpurunbook import live, show, targets
 from gpurunbook.command import Command
+from gpurunbook.config import load_cluster
 from gpurunbook.live import Live
-from gpurunbook.progress import Progress, span
+from gpurunbook.progress import Progress
+from gpurunbook.runbook import Run
 from tests.cells import Cell, executed
 from tests.unit.test_plan_show import HOSTILE, Tags, harmless
 
+ROOT = Path(__file__).parents[2]
 LONGEST = 5.0
 """Seconds that may go without a visible sign."""
 QUIET = 6.5
@@ -64,10 +70,11 @@ def piped() -> Seen:
     return Seen(tuple(at for at, _ in lines), "".join(line for _, line in lines))
 
 
-def typed() -> Seen:
+def typed(script: str = STEP, term: str = "xterm-256color") -> Seen:
+    """Run where stdin, stdout and stderr are one terminal."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", STEP], stdin=theirs, stdout=theirs, stderr=theirs,
-                               env=os.environ | {"TERM": "xterm-256color", "COLUMNS": "80"})
+    process = subprocess.Popen([sys.executable, "-c", script], stdin=theirs, stdout=theirs, stderr=theirs,
+                               env=os.environ | {"TERM": term, "COLUMNS": "80"})
     os.close(theirs)
     times, said = [], b""
     while True:
@@ -98,7 +105,7 @@ def test_a_pipe_is_never_silent_and_gets_lines_without_colours(shown: tuple[Seen
     assert re.fullmatch(r"… install the release: 1 s, usually 2 to 4 s", lines[1])
     assert re.fullmatch(r"… install the release: [56] s, longer than usual, 2 to 4 s", lines[2])
     assert re.fullmatch(r"✓ install the release: 6\.\d s", lines[-2])
-    assert lines[0], lines[-1] == ("begun", "over")
+    assert (lines[0], lines[-1]) == ("begun", "over")
     assert len(lines) == 5
     assert "\x1b" not in seen.text
 
@@ -131,7 +138,7 @@ def screen(said: str) -> list[str]:
 
 def test_a_cell_is_never_silent_and_keeps_one_output(shown: tuple[Seen, Seen, list[Cell]]) -> None:
     _, command, waiting = shown[2]
-    for cell, said in ((command, "✓ install the release: 6."), (waiting, "✓ at work: import time: 6.")):
+    for cell, said in ((command, "✓ install the release: 6."), (waiting, "✓ this cell: 6.")):
         assert cell.silence <= LONGEST
         assert 3 <= cell.updates <= 10, "one a second, and the last word"
         assert len(cell.shown) == 1
@@ -160,6 +167,9 @@ class Paper:
 
     def draw(self, progress: Progress) -> None:
         self.drawn.append(repr(progress))
+
+    def lift(self) -> None:
+        self.drawn.append("lifted")
 
     end = draw
 
@@ -203,15 +213,139 @@ def test_a_step_that_fails_is_stopped_and_its_thread_has_ended(error: type[BaseE
         fail()
     assert re.fullmatch(r"✗ install: stopped after 0\.\d s · a taint", paper.drawn[-1])
     assert threading.active_count() == threads
-    assert not live.at_work()
+    assert live._going == []
 
 
-def test_an_error_while_drawing_is_raised_and_not_swallowed() -> None:
+class Torn(Paper):
+    """A display that is gone."""
+
+    def draw(self, progress: Progress) -> None:
+        raise OSError("the terminal \x1b[2J went")
+
+
+@pytest.mark.parametrize("on", [Torn(), Paper()])
+def test_a_display_that_fails_says_so_once_and_takes_nothing_from_the_work(on: Paper, capsys: pytest.CaptureFixture[str]) -> None:
     def broken() -> str:
-        raise OSError("the journal went")
+        raise OSError("the terminal \x1b[2J went")
 
-    with pytest.raises(OSError, match="the journal went"), Live("x", None, broken, on=Paper(), first=0):
+    with Live("x", None, broken, on=on, first=0):
+        time.sleep(0.9)
+    assert capsys.readouterr().err == ("progress is not shown any more, the work goes on: "
+                                       "OSError: the terminal \\u001b[2J went\n")
+    assert on.drawn == ["lifted"], "the cursor is there again, and nothing more is tried"
+
+
+def test_where_stderr_is_gone_too_the_work_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    with Live("x", on=Torn(), first=0):
         time.sleep(0.6)
+
+
+def asking(tmp_path: Path) -> Run:
+    return Run(ROOT, tmp_path, targets.get("rehearsal"), load_cluster(ROOT / "cluster.yaml"), "preflight")
+
+
+SLEEP = Command(("sleep", "1.6"), why="wait", limit=9, changes=False)
+
+
+def test_a_command_that_came_to_its_end_is_journalled_so_though_the_display_failed(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    run = asking(tmp_path)
+    monkeypatch.setattr(sys, "stdout", Gone())
+    assert run.ask(SLEEP).code == 0
+    assert [record["code"] for record in run.journal.records() if record["kind"] == "result"] == [0]
+
+
+def test_ctrl_c_after_its_end_does_not_make_its_result_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = asking(tmp_path)
+
+    @contextmanager
+    def interrupted(*_: object) -> Iterator[None]:
+        yield
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run.target, "following", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.ask(replace(SLEEP, argv=("true",)))
+    assert [record["code"] for record in run.journal.records() if record["kind"] == "result"] == [0]
+
+
+# One terminal, for what is drawn on stderr and what is printed on stdout
+
+BEGIN = """
+import os, sys, time
+from types import SimpleNamespace
+from gpurunbook import cli, cli_progress, cli_setup, live, printing, show
+cli_progress.QUIET = 0.3
+"""
+RESULT = BEGIN + """
+with cli_progress.pulse():
+    for n in range(3):
+        time.sleep(1.2)
+        printing.out.print(f"result {n}")
+    time.sleep(1.2)
+    show.show("shown")
+    time.sleep(1.2)
+    printing.out.print_json('{"a": 1}')
+    printing.console.print("told")
+printing.out.print("the end")
+"""
+SHELL = BEGIN + """
+from gpurunbook import runbook
+from gpurunbook.stages import model
+def choose(*_):
+    time.sleep(1.5)
+    return SimpleNamespace(target="rehearsal", parameter="")
+command = SimpleNamespace(argv=("/bin/sh", "-c", "sleep 1.5; echo taken over"), short="kubectl exec")
+opened = SimpleNamespace(kubectl=SimpleNamespace(shell=lambda *_, **__: command), environment={})
+cli.choose, runbook.open_run = choose, lambda *_, **__: opened
+model.ready_pod, model.manifest = lambda run: SimpleNamespace(name="p"), lambda run: SimpleNamespace(container="c")
+sys.argv = ["gpurunbook", "shell"]
+cli.main()
+"""
+SETUP = BEGIN + """
+import tempfile
+from pathlib import Path
+cli_setup.TOOLS = Path(tempfile.mkdtemp())
+(cli_setup.TOOLS / "build.py").write_text("import time; time.sleep(1.5); print('taken over')")
+cli_setup.targets.get = lambda name: SimpleNamespace(set_up=lambda say: time.sleep(1.5), programs=())
+sys.argv = ["gpurunbook", "setup"]
+cli.main()
+"""
+
+
+def test_a_result_has_its_own_lines_on_the_terminal_where_progress_is_drawn() -> None:
+    seen = typed(RESULT)
+    assert seen.text.count("… gpurunbook") >= 4, "it was drawn, again and again"
+    assert [one.strip() for one in screen(seen.text) if one.strip()] == [
+        "result 0", "result 1", "result 2", "shown", "{", '"a": 1', "}", "told", "the end"]
+
+
+@pytest.mark.parametrize("script", [SHELL, SETUP], ids=["shell", "setup"])
+def test_who_takes_over_the_terminal_has_a_cursor_and_an_empty_line(script: str) -> None:
+    seen = typed(script)
+    before, _, after = seen.text.rpartition("taken over")
+    assert "\x1b[?25l" in before, "something was drawn"
+    assert before.rindex("\x1b[?25h") > before.rindex("\x1b[?25l")
+    assert "\x1b" not in after
+    assert [one.strip() for one in screen(seen.text) if "gpurunbook" in one] == []
+
+
+def test_a_dumb_terminal_gets_lines() -> None:
+    with ThreadPoolExecutor() as pool:
+        step, pulse = pool.submit(typed, STEP, "dumb"), pool.submit(typed, RESULT, "dumb")
+    for said, line in ((step.result().text, "… install the release: 1 s"), (pulse.result().text, "   … gpurunbook")):
+        assert line in said
+        assert "\x1b[?25l" not in said
+        assert "\x1b[2K" not in said
 
 
 LOOKS = [
@@ -237,7 +371,6 @@ def test_what_is_said_of_time() -> None:
     assert repr(LOOKS[1]) == "… install: 25 min, longer than usual, 12 min to 21 min"
     assert repr(LOOKS[5]) == "✓ done: 8.0 s"
     assert repr(LOOKS[6]) == "✗ failed: stopped after 2 min 10 s · a taint"
-    assert [span(s) for s in (0, 59.6, 119.9, 120, 3599.8)] == ["0 s", "60 s", "120 s", "2 min", "60 min"]
     assert [kind for _, kind in LOOKS[1].pieces] == ["gone", "gone", "over", "ahead"]
     assert [kind for _, kind in LOOKS[2].pieces] == ["gone", "ahead", "usual", "ahead"]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
+from base64 import b64encode
 from pathlib import Path
 
 import nbformat.v4
 import pytest
 
-from gpurunbook import executed, masking, stages, targets
+from gpurunbook import cli, executed, masking, stages, targets
 from gpurunbook.journal import Journal
 
 PACKAGE = Path(masking.__file__).parent
@@ -64,7 +65,43 @@ def test_a_word_of_ours_as_a_password_leaves_our_files_whole(word: str, tmp_path
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[
         nbformat.v4.new_output("display_data", {"text/plain": "the parameters of a rehearsal"})])])
     assert executed.masked(nbformat.writes(book)) == nbformat.writes(book)
-    assert masking.Secret(word).reveal() == word
+    assert masking.veiled({"DB_PASSWORD": word})["DB_PASSWORD"].reveal() == word  # type: ignore[union-attr]
+    assert masking.hide(f"a {word}") == f"a {word}", "handed to a program it is the environment's still"
+    assert masking.spared() == ["DB_PASSWORD"]
+
+
+@pytest.fixture
+def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masking, "_known", set())
+    monkeypatch.setattr(masking, "_always", set())
+
+
+@pytest.mark.usefixtures("nothing_known")
+def test_only_the_bare_word_is_spared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_PASSWORD", "parameters")
+    assert masking.hide("the parameters") == "the parameters"
+    for before in (0, 1, 2):
+        assert masking.HIDDEN in masking.hide(b64encode(b"x" * before + b"parameters").decode())
+    for named in ("password=parameters", "DB_PASSWORD='parameters'", '{"db_password": "parameters"}'):
+        assert "parameters" not in masking.hide(named)
+
+
+@pytest.mark.usefixtures("nothing_known")
+def test_a_secret_of_ours_is_hidden_though_it_is_a_word_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_PASSWORD", "parameters")
+    secret = masking.Secret("metadata")
+    assert secret.reveal() == "metadata"
+    assert masking.hide("metadata and parameters") == f"{masking.HIDDEN} and parameters"
+
+
+def test_doctor_says_which_variable_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_PASSWORD", "parameters")
+    [check] = cli._not_hidden()
+    assert (check.state, check.name) == ("warn", "secrets")
+    assert check.evidence.startswith("DB_PASSWORD: ")
+    assert "unset DB_PASSWORD" in check.fix
+    monkeypatch.setenv("DB_PASSWORD", "none of our words")
+    assert cli._not_hidden() == []
 
 
 def test_a_password_that_is_none_of_our_words_is_hidden_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

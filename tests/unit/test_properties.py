@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gpurunbook import cli_stack, config, deployment, notebooks, report, show, yaml_file
+from gpurunbook import cli_stack, config, deployment, notebooks, show, yaml_file
 from gpurunbook.command import Command
 from gpurunbook.config import load_cluster
 from gpurunbook.deployment import derive
@@ -34,6 +34,7 @@ from gpurunbook.programs.helm import Helm
 from gpurunbook.programs.kubectl import Fed, Kubectl
 from gpurunbook.readiness.snapshot import quantity, when
 from gpurunbook.runs import read
+from gpurunbook.stages import answered
 from gpurunbook.targets.rehearsal import pace
 from tests.abuse.inputs import TEXTS
 
@@ -201,7 +202,7 @@ def test_tokens_of_anything_do_not_take_the_report_with_them(tmp_path_factory: p
     (folder / "artifacts").mkdir()
     (folder / "artifacts" / "next_tokens.json").write_text(json.dumps(found))
     assert read(folder) is not None
-    assert report.tokens(folder) is None or isinstance(report.tokens(folder), dict)
+    assert answered.tokens(folder) is None or isinstance(answered.tokens(folder), dict)
 
 
 def test_there_is_one_reader_of_yaml() -> None:

@@ -15,6 +15,9 @@ import pytest
 
 from gpurunbook import pictures, report, stages
 from gpurunbook.errors import RunbookError
+from gpurunbook.processes import Process
+from gpurunbook.stages import answered
+from gpurunbook.story import StageStory, stories
 from tests import answer
 from tests.unit.test_plan_show import HOSTILE, Tags, harmless
 from tests.unit.test_walk import hand_written
@@ -24,8 +27,8 @@ def at(second: float) -> str:
     return f"2026-11-22T12:00:{second:06.3f}+00:00"
 
 
-def story(*records: dict[str, Any]) -> report.StageStory:
-    return next(s for s in report.stories(list(records)) if s.name == "taint")
+def story(*records: dict[str, Any]) -> StageStory:
+    return next(s for s in stories(list(records)) if s.name == "taint")
 
 
 def stage(state: str, second: float) -> dict[str, Any]:
@@ -110,14 +113,31 @@ def test_hostile_text_in_a_journal_stays_text(tmp_path: Path) -> None:
         {"kind": "result", "id": "a", "code": None, "error": HOSTILE}, intent("b", shown=HOSTILE, changes=False),
         {"kind": "checks", "stage": "taint", "checks": [{"name": HOSTILE, "state": "fail", "evidence": HOSTILE,
                                                          "fix": HOSTILE}]},
-        {"kind": "error", "stage": "taint", "error": HOSTILE}, stage("failed", 2))
-    (folder / "artifacts").mkdir()
-    (folder / "artifacts" / "next_tokens.json").write_text(json.dumps({
-        "prompt": HOSTILE, "top": [{"text": HOSTILE, "id": 1, "p": 0.5, "logp": -0.69}], "versions": {HOSTILE: HOSTILE}}))
+        {"kind": "error", "stage": "taint", "error": HOSTILE}, stage("failed", 2),
+        {"kind": "notebook", "stage": "taint", "state": "started", "modified": HOSTILE, "time": at(1)},
+        {"kind": "changed", "stage": "taint", "rows": [[HOSTILE, HOSTILE, HOSTILE]], "left_out": {HOSTILE: HOSTILE}},
+        *each("done", "next_token"))
+    said, name = HOSTILE.replace("\ud800", ""), "<script>alert('x')</script>&\""  # UTF-8; a name is one line of plain text
+    told = saved(prompt=said, versions={name: name}, model=name, revision=name, device=name)
+    for arm in told["arms"]:
+        arm["top"][0] |= {"text": said, "token": said}
+    rungs = ladder()
+    rungs["nodes"][0]["node"] = HOSTILE
+    rungs["nodes"][0]["steps"][2] |= {"evidence": HOSTILE, "next": HOSTILE}
+    rungs["findings"] = [dict.fromkeys(("title", "evidence", "next"), HOSTILE)]
+    with_files(folder, next_tokens__json=json.dumps(told).encode(), ladder__json=json.dumps(rungs).encode(),
+               top10__png=png(said, b"iTXt"))
+    assert answered.tokens(folder), "the hostile answer is one that gets onto the page"
     page = report.write(folder).read_text()
     assert harmless(page)
     assert "script" not in Tags(page.partition("\n")[2]).seen
     assert page.count("&lt;script&gt;") > 10
+    body = page.partition("<body>")[2]
+    for part, least in ((r'<p class="answer">.*?</p>', 4), (r'<table class="changed">.*?</table>', 5), (r' alt="[^"]*"', 1),
+                        (r'<b title="[^"]*"', 1), (r'id="ladder".*?id="detail"', 6), (r'id="versions".*?</main>', 7)):
+        found = re.search(part, body, re.DOTALL)
+        assert found, part
+        assert found[0].count("&lt;script&gt;") >= least, part
 
 
 @pytest.mark.parametrize("torn", ["", '{"prompt": "a', "[]", "\0"])
@@ -146,15 +166,78 @@ def top_of(folder: Path) -> str:
     return text_of("<body>" + report.write(folder).read_text().partition("<header>")[2].partition("</header>")[0] + "</body>")
 
 
+def gone(*states: str) -> list[dict[str, Any]]:
+    """The end of a teardown whose checks ended so."""
+    checks = [{"name": f"thing {i} is gone", "state": state, "evidence": f"seen {i}", "fix": f"mend {i}"}
+              for i, state in enumerate(states)]
+    return [{"kind": "run", "state": "finished"}, {"kind": "checks", "stage": "teardown", "checks": checks}]
+
+
+@pytest.mark.parametrize(("states", "said"), [
+    (("pass", "warn", "unknown"), "thing 1 is gone, thing 2 is gone"), ((), "the teardown's checks are not in the journal")])
+def test_nothing_left_behind_is_said_only_where_every_check_passed(tmp_path: Path, states: tuple[str, ...], said: str) -> None:
+    whole = top_of(hand_written(tmp_path / "a", "by-hand", *each("done", *stages.NAMES), *gone(*states)))
+    part = top_of(hand_written(tmp_path / "b", "by-hand", *each("done", "teardown"), *gone(*states)))
+    assert whole.startswith(f"! Walked to the end, torn down; not proved: {said} run by-hand")
+    assert part.startswith(f"! Torn down; not proved: {said} run by-hand")
+    assert ("thing 1 is gone: seen 1; mend 1" in part) == bool(states)
+    assert "thing 0" not in part
+
+
+def second_walk(*records: dict[str, Any]) -> list[dict[str, Any]]:
+    """08 failed in a first walk, and then this."""
+    return [{**stage("started", 1), "stage": "latency"}, {"kind": "error", "stage": "latency", "error": "the old one"},
+            {**stage("failed", 2), "stage": "latency"}, *records]
+
+
+NODES = [{**stage("started", 10), "stage": "nodes"}, {"kind": "error", "stage": "nodes", "error": "the new one"}]
+
+
+def test_of_two_failures_the_later_in_time_is_told_and_not_the_later_in_the_walk(tmp_path: Path) -> None:
+    top = top_of(hand_written(tmp_path, "by-hand", *second_walk(*NODES, {**stage("failed", 11), "stage": "nodes"})))
+    assert top.startswith("✗ Stopped in 03 nodes")
+    assert "What failed the new one" in top
+    assert "failed before: 08 latency" in top
+    assert "the old one" not in top
+
+
+def test_a_walk_that_was_interrupted_after_a_failure_is_interrupted(tmp_path: Path) -> None:
+    top = top_of(hand_written(tmp_path, "by-hand", *second_walk(NODES[0], intent("drain"))))
+    assert top.startswith("! Interrupted in 03 nodes")
+    assert "failed before: 08 latency in flight: kubectl drain" in top
+    assert "the old one" not in top
+
+
+def test_a_walk_under_way_is_not_told_by_what_failed_before_it(tmp_path: Path) -> None:
+    runner = {"kind": "runner", "process": Process.of(os.getppid()).key, "time": at(9)}
+    top = top_of(hand_written(tmp_path / "a", "by-hand", *second_walk(runner, NODES[0])))
+    assert top.startswith("! Under way, in 03 nodes when this was written")
+    done = {**stage("done", 11), "stage": "nodes"}
+    between = top_of(hand_written(tmp_path / "b", "by-hand", *second_walk(runner, NODES[0], done)))
+    assert between.startswith("! Under way, between two stages")
+
+
+def test_a_notebook_that_failed_and_is_open_still_is_a_failure(tmp_path: Path) -> None:
+    alive = {**stage("started", 1), "process": Process.of(os.getppid()).key}
+    assert top_of(hand_written(tmp_path, "by-hand", alive, stage("failed", 2))).startswith("✗ Stopped in 04 taint")
+
+
+def test_a_kept_run_that_was_killed_later_is_interrupted(tmp_path: Path) -> None:
+    top = top_of(hand_written(tmp_path, "by-hand", *each("done", "preflight", "provision"), {"kind": "run", "state": "kept"},
+                              stage("started", 9), intent("apply")))
+    assert top.startswith("! Interrupted in 04 taint")
+    assert "in flight: kubectl apply" in top
+
+
 def test_a_walk_to_the_end_says_so_and_gives_nothing_to_type(tmp_path: Path) -> None:
-    top = top_of(hand_written(tmp_path, "by-hand", *each("done", *stages.NAMES), {"kind": "run", "state": "finished"}))
+    top = top_of(hand_written(tmp_path, "by-hand", *each("done", *stages.NAMES), *gone("pass")))
     assert top.startswith("✓ Walked to the end, nothing left behind")
     assert "9 of 9 stages" in top
     assert "Type next" not in top
 
 
 def test_a_run_torn_down_half_way_does_not_say_that_it_was_walked(tmp_path: Path) -> None:
-    top = top_of(hand_written(tmp_path, "by-hand", *each("done", "preflight", "teardown"), {"kind": "run", "state": "finished"}))
+    top = top_of(hand_written(tmp_path, "by-hand", *each("done", "preflight", "teardown"), *gone("pass")))
     assert top.startswith("✓ Torn down, nothing left behind; 2 of 9 stages were walked")
 
 
@@ -202,6 +285,17 @@ def test_a_kept_run_says_that_its_cluster_is_up(tmp_path: Path) -> None:
     top = top_of(hand_written(tmp_path, "by-hand", *each("done", "preflight", "provision"), {"kind": "run", "state": "kept"}))
     assert top.startswith("✓ Walked up to 02 provision; the cluster was left up")
     assert "gpurunbook teardown --run-id by-hand" in top
+
+
+def test_a_stage_that_was_refused_was_not_run_and_is_no_failure(tmp_path: Path) -> None:
+    opened = [{"kind": "notebook", "stage": "model", "state": state, "seconds": 3, "time": at(second)}
+              for state, second in (("started", 20), ("ended", 23))]
+    folder = hand_written(tmp_path, "by-hand", *each("done", "preflight"), *opened)
+    assert top_of(folder).startswith("! Left after 01 preflight; nothing failed")
+    page = report.write(folder).read_text()
+    assert "06 model ? not run" in text_of(page)
+    links, ids = re.findall(r'href="#([^"]+)"', page), re.findall(r' id="([^"]+)"', page)
+    assert set(links) <= set(ids)
 
 
 def test_a_line_torn_by_a_crash_does_not_take_the_report_with_it(tmp_path: Path) -> None:
@@ -331,18 +425,28 @@ def test_headings_are_in_order_and_everything_is_in_a_landmark(tmp_path: Path) -
     assert not re.search(r"<th(?! scope)[ >]", page)
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(0, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (119, "119 s"),
-                                               (119.6, "2 min 0 s"), (160, "2 min 40 s"), (7200, "2 h 0 min"),
-                                               (11_520, "3 h 12 min")])
-def test_took(seconds: float, said: str) -> None:
-    assert report.took(seconds) == said
+def test_a_token_of_another_writing_can_be_read_and_a_control_in_it_is_seen(tmp_path: Path) -> None:
+    told = saved()
+    told["arms"][0]["top"][0]["text"], told["arms"][0]["top"][1]["text"] = "日本", "é\n\u202e\""
+    folder = with_files(hand_written(tmp_path, "by-hand", *each("done", "next_token")),
+                        next_tokens__json=json.dumps(told).encode())
+    assert '”: "日本", 50.0 %' in top_of(folder)
+    text = text_of(report.write(folder).read_text())
+    assert '1 "日本" 7' in text
+    assert r'2 "é\n\u202e\"" 8' in text
 
 
-@pytest.mark.parametrize(("pair", "said"), [((0.2, 2), "0.2 to 2 s"), ((82, 410), "82 to 410 s"), ((720, 1260), "12 to 21 min")])
-def test_usually(pair: tuple[float, float], said: str) -> None:
-    assert report.usually(pair) == said
-
-
-@pytest.mark.parametrize(("seconds", "said"), [(0, "0 s"), (2.25, "2.2 s"), (80, "80 s"), (159, "2:39"), (11_520, "3:12 h")])
-def test_tick(seconds: float, said: str) -> None:
-    assert report.tick(seconds) == said
+def test_the_text_goes_before_the_pictures_and_of_the_output_of_failures_only_the_last_is_shown(tmp_path: Path) -> None:
+    failures = [record for i in range(600) for record in (
+        intent(f"i{i}"), {"kind": "result", "id": f"i{i}", "code": 1, "seconds": 1, "tail": f"tail {i}\n" + "e" * 4000})]
+    check = {"name": "n", "state": "pass", "evidence": "e" * 1_200_000}
+    listed = [stage("started", 1), {"kind": "checks", "stage": "taint", "checks": [check]}]
+    big = b"x" * 1_900_000
+    page = report.write(with_files(hand_written(tmp_path / "a", "by-hand", stage("started", 1), *failures), top10__png=big))
+    assert [i for i in range(600) if f"tail {i}\n" in page.read_text()] == [*range(580, 600)]
+    assert "data:image/png" in page.read_text()
+    assert page.stat().st_size < 3_000_000
+    page = report.write(with_files(hand_written(tmp_path / "b", "by-hand", *listed), top10__png=big, rungs__png=png("x")))
+    assert "No chart: top10.png has 1.9 MB, too much for this page" in page.read_text()
+    assert page.read_text().count("data:image/png") == 1
+    assert page.stat().st_size < 3_000_000

@@ -14,7 +14,6 @@ from gpurunbook import runs, stages, start
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.journal import Journal
 from gpurunbook.processes import Process
-from gpurunbook.stages import order
 
 ROOT = Path(__file__).parents[2]
 DEAD = {"pid": 2**22 + 1, "started": 1.0}
@@ -56,6 +55,7 @@ def test_before_any_run_it_says_where_to_begin_and_writes_nothing(root: Path) ->
                                             "  open 01_preflight.ipynb"]
     assert "nothing that is paid for" in repr(here.cost)
     assert "none yet" in repr(start.others())
+    assert "?" not in repr(start.others())
     assert all(f"href='{stages.notebook(stage)}'" in here._repr_html_() for stage in stages.NAMES)
     assert files(root) == before
 
@@ -73,6 +73,8 @@ def test_a_run_is_told_from_its_journal_alone(root: Path) -> None:
     assert "href='../runs/one/report.html'" in here.next._repr_html_()
     assert "2 of 9 done" in here.title
     assert "never torn down" in here.title
+    assert repr(here).endswith(repr(here.next)), "one cell, so that what is next is never of another time"
+    assert here._repr_html_().endswith(here.next._repr_html_())
     assert files(root) == before
 
 
@@ -97,18 +99,6 @@ def test_a_stage_that_failed_comes_before_what_is_done_after_it(root: Path) -> N
     assert start.look().at == start.look().steps[1]
 
 
-def test_a_stage_that_was_opened_too_early_was_not_begun(root: Path) -> None:
-    journal = begin(root, "one", "preflight", "provision")
-    journal.append("stage", stage="gpu_operator", state="started", process=DEAD)
-    journal.append("error", stage="gpu_operator", type="RunbookError", error=f"{order.TOO_EARLY}04_taint\n  next:  do it")
-    journal.append("stage", stage="gpu_operator", state="failed")
-    assert states() == {"preflight": "done", "provision": "done"}
-    assert start.look().next.title.startswith("Next: 03 nodes")
-    journal.append("stage", stage="gpu_operator", state="started", process=DEAD)
-    journal.append("stage", stage="gpu_operator", state="failed")
-    assert states()["gpu_operator"] == "failed", "the refusal before does not hide this"
-
-
 def test_a_stage_that_nobody_is_at_was_stopped_and_one_with_a_live_kernel_is_open(root: Path) -> None:
     journal = begin(root, "one", "preflight")
     journal.append("stage", stage="provision", state="started", process=DEAD)
@@ -116,6 +106,7 @@ def test_a_stage_that_nobody_is_at_was_stopped_and_one_with_a_live_kernel_is_ope
     assert "Run All Cells" in repr(start.look().next)
     journal.append("stage", stage="provision", state="started", process=Process.of(os.getppid()).key)
     assert states()["provision"] == "open"
+    assert "perhaps yours: go on there" in repr(start.look().next)
 
 
 def test_after_the_teardown_it_is_over_until_something_is_begun_again(root: Path) -> None:

@@ -1,0 +1,37 @@
+"""What 07 and 08 left in artifacts/ of the model's answer, for whoever tells of a run afterwards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gpurunbook import runs
+
+
+def tokens(folder: Path) -> dict[str, Any] | None:
+    """What next_tokens.json holds, None when the stage has not ended well since it last began."""
+    info = runs.read(folder)
+    done = info is not None and info.stages.get("next_token") == "done"
+    return _answer(folder / "artifacts" / "next_tokens.json") if done else None
+
+
+def latencies(folder: Path) -> list[dict[str, Any]]:
+    """Of each precision that was timed: its name, percentiles and samples, in ms; [] where none was."""
+    found = _answer(folder / "artifacts" / "latency.json")
+    if not found:
+        return []
+    from gpurunbook.stages.latency import summary
+    return [{"precision": arm["precision"], "samples": arm["samples_ms"], **summary(arm["samples_ms"])}
+            for arm in found["arms"] if arm["samples_ms"]]
+
+
+def _answer(path: Path) -> dict[str, Any] | None:
+    """What main.py said, as next_token.save wrote it; None when it is absent, torn by a kill, or changed by somebody."""
+    from gpurunbook.stages import answer
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        answer.check({key: value for key, value in found.items() if key not in ("top", "run", "target")})
+    except (FileNotFoundError, ValueError, AttributeError, RecursionError):
+        return None
+    return {**found, "top": found["arms"][0]["top"]}
