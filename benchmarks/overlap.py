@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rehearsal import ROOT, make_checkout
 
-from gpurunbook.gantt import Gantt, gantt
+from gpurunbook.report.gantt import Gantt, gantt
 from gpurunbook.journal import Journal
 
 RESULTS = Path(__file__).parent / "results" / "overlap.json"

@@ -10,10 +10,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from gpurunbook import report, show
+from gpurunbook import show
 from gpurunbook.command import Command
 from gpurunbook.journal import Journal
 from gpurunbook.plan import Check, Checks, Plan
+from gpurunbook.report import page as report
 from tests import answer
 from tests.abuse.outcome import Outcome
 from tests.abuse.texts import MARKUP, TERMINAL, harmless, made

@@ -23,7 +23,8 @@ TERMINAL_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 SCREEN = """
 import json, sys
 from pathlib import Path
-from gpurunbook import printing, show
+from gpurunbook import show
+from gpurunbook.cli import printing
 from gpurunbook.errors import RunbookError
 from gpurunbook.progress import Progress
 from tests.abuse.pages import things

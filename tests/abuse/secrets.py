@@ -15,10 +15,11 @@ from urllib.parse import quote
 
 import nbformat
 
-from gpurunbook import command, executed, masking, report, show
+from gpurunbook import command, executed, masking, show
 from gpurunbook.command import Command
 from gpurunbook.errors import RunbookError
 from gpurunbook.journal import Journal
+from gpurunbook.report import page as report
 from tests import canaries
 from tests.abuse import pages
 from tests.abuse.outcome import Outcome

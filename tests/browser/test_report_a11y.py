@@ -10,8 +10,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
-from gpurunbook import plots, report, stages
+from gpurunbook import plots, stages
 from gpurunbook.readiness.rungs import Ladder, NodeLadder, Step
+from gpurunbook.report import page as report
 from tests.browser.watch import Tally
 from tests.unit.test_report import at, each, intent, ladder, saved, stage
 from tests.unit.test_walk import hand_written

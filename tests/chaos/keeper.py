@@ -51,8 +51,9 @@ def _load() -> None:
     import numpy  # noqa: F401
     import papermill  # noqa: F401
 
-    from gpurunbook import cli, report, runbook, stages, walk  # noqa: F401
+    from gpurunbook import cli, runbook, stages, walk  # noqa: F401
     from gpurunbook.readiness import look, smoke, waiting  # noqa: F401
+    from gpurunbook.report import page as report  # noqa: F401
     for name in stages.NAMES:
         __import__(f"gpurunbook.stages.{name}")
     from gpurunbook.targets.rehearsal import cluster  # noqa: F401

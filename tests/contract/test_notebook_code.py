@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from gpurunbook import notebooks, report, stages, targets
+from gpurunbook import notebooks, stages, targets
 from gpurunbook.errors import ConfigError
 from gpurunbook.journal import Journal
+from gpurunbook.report import page as report
 from gpurunbook.walk import refuse_modified
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from gpurunbook import cli_progress, live, printing
+from gpurunbook import live
+from gpurunbook.cli import printing
+from gpurunbook.cli import progress as cli_progress
 
 INTENT = {"kind": "intent", "id": "1", "changes": True, "shown": "helm upgrade", "why": "install", "usual": [2, 4]}
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from gpurunbook import cli, diff, runs
+from gpurunbook import cli, runs
 from gpurunbook.errors import ConfigError
 from gpurunbook.journal import Journal
+from gpurunbook.report import diff
 from tests import answer
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from gpurunbook import cli_drill
+from gpurunbook.cli import drill as cli_drill
 from gpurunbook.config import load_cluster
 from gpurunbook.drills import catalogue, objects, record, start
 from gpurunbook.drills.drill import Drill

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gpurunbook.gantt import Gantt, gantt
 from gpurunbook.plots import rungs
 from gpurunbook.readiness.rungs import Ladder, NodeLadder, Step
+from gpurunbook.report.gantt import Gantt, gantt
 
 ZERO = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HELM = ["/bin/helm", "upgrade", "--install", "gpu-operator", "nvidia/gpu-operator"]

@@ -20,7 +20,8 @@ import yaml
 from typer import Typer
 from typer.testing import CliRunner
 
-from gpurunbook import cli_stack, gpu_facts, gpu_stack, targets
+from gpurunbook import gpu_facts, gpu_stack, targets
+from gpurunbook.cli import stack as cli_stack
 from gpurunbook.config import is_gpu, load_cluster
 from gpurunbook.errors import ConfigError
 from gpurunbook.gpu_stack import AWS, FAMILIES, GPUS, NOBODY, NVIDIA, Recipe, plan_stack

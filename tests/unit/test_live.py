@@ -283,7 +283,9 @@ def test_ctrl_c_after_its_end_does_not_make_its_result_unknown(tmp_path: Path, m
 BEGIN = """
 import os, sys, time
 from types import SimpleNamespace
-from gpurunbook import cli, cli_progress, cli_setup, live, printing, show
+from gpurunbook import live, show
+from gpurunbook.cli import commands as cli
+from gpurunbook.cli import printing, progress as cli_progress, setup as cli_setup
 cli_progress.QUIET = 0.3
 """
 RESULT = BEGIN + """

@@ -10,7 +10,8 @@ from pathlib import Path
 import nbformat.v4
 import pytest
 
-from gpurunbook import cli, executed, masking, stages, targets
+from gpurunbook import executed, masking, stages, targets
+from gpurunbook.cli import commands as cli
 from gpurunbook.journal import Journal
 
 PACKAGE = Path(masking.__file__).parent

@@ -19,7 +19,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gpurunbook import cli_stack, config, deployment, notebooks, show, yaml_file
+from gpurunbook import config, deployment, notebooks, show, yaml_file
+from gpurunbook.cli import stack as cli_stack
 from gpurunbook.command import Command
 from gpurunbook.config import load_cluster
 from gpurunbook.deployment import derive

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gpurunbook import cli_gpu
+from gpurunbook.cli import gpu as cli_gpu
 from gpurunbook.command import Command, Result
 from gpurunbook.config import load_cluster
 from gpurunbook.deployment import RUN_LABEL

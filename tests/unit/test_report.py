@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
-from gpurunbook import pictures, report, stages
+from gpurunbook import stages
 from gpurunbook.errors import RunbookError
 from gpurunbook.processes import Process
+from gpurunbook.report import page as report
+from gpurunbook.report import pictures
+from gpurunbook.report.story import StageStory, stories
 from gpurunbook.stages import answered
-from gpurunbook.story import StageStory, stories
 from tests import answer
 from tests.unit.test_plan_show import HOSTILE, Tags, harmless
 from tests.unit.test_walk import hand_written

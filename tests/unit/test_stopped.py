@@ -19,8 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 WALK = """
 import sys
 from pathlib import Path
-from gpurunbook import cli, journal, walk
-from gpurunbook.cli_options import Chosen
+from gpurunbook import journal, walk
+from gpurunbook.cli import commands as cli
+from gpurunbook.cli.options import Chosen
 from gpurunbook.errors import RunbookError
 folder = Path(sys.argv[1])
 folder.mkdir()

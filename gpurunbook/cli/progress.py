@@ -12,10 +12,11 @@ from functools import cache
 
 from rich.console import Console
 
-from gpurunbook import live, printing, stages
+from gpurunbook import live, stages
+from gpurunbook.cli import printing
+from gpurunbook.cli.printing import console
 from gpurunbook.journal import Record
 from gpurunbook.live import Lines, Live, Screen, Surface
-from gpurunbook.printing import console
 
 QUIET = 3.0
 """Seconds without a line after which a command says that it is at work."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gpurunbook.story import StageStory
+from gpurunbook.report.story import StageStory
 
 PNG = b"\x89PNG\r\n\x1a\n"
 ROOM = 2_000_000

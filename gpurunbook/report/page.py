@@ -12,14 +12,15 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from gpurunbook import files, rung_times, runs, show, targets, times
+from gpurunbook import files, runs, show, targets, times
 from gpurunbook.errors import RunbookError
-from gpurunbook.gantt import gantt
 from gpurunbook.journal import Journal, Record
-from gpurunbook.outcome import length, outcome, stages_done
-from gpurunbook.pictures import ROOM, pictures
+from gpurunbook.report import rung_times
+from gpurunbook.report.gantt import gantt
+from gpurunbook.report.outcome import length, outcome, stages_done
+from gpurunbook.report.pictures import ROOM, pictures
+from gpurunbook.report.story import stories
 from gpurunbook.stages.answered import latencies, tokens
-from gpurunbook.story import stories
 
 PACKAGES = ("gpurunbook", "papermill", "jupyterlab", "kubernetes", "matplotlib")
 MARKS = {"done": "pass", "failed": "fail", "started": "warn", "not run": "unknown"}

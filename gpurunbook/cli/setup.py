@@ -11,10 +11,11 @@ from typing import Annotated
 
 import typer
 
-from gpurunbook import live, printing, programs, scaffold, show, targets
-from gpurunbook.cli_options import Json, TargetName
+from gpurunbook import live, programs, scaffold, show, targets
+from gpurunbook.cli import printing
+from gpurunbook.cli.options import Json, TargetName
+from gpurunbook.cli.printing import console, out
 from gpurunbook.config import locate
-from gpurunbook.printing import console, out
 from gpurunbook.programs.locate import TOOLS
 
 

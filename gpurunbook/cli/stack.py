@@ -11,12 +11,13 @@ from typing import Annotated
 
 import typer
 
-from gpurunbook import gpu_facts, printing
-from gpurunbook.cli_options import Json, root_or_shipped
+from gpurunbook import gpu_facts
+from gpurunbook.cli import printing
+from gpurunbook.cli.options import Json, root_or_shipped
+from gpurunbook.cli.printing import out
 from gpurunbook.config import load_cluster, locate
 from gpurunbook.errors import ConfigError
 from gpurunbook.gpu_stack import FAMILIES, Recipe, plan_stack
-from gpurunbook.printing import out
 
 
 def stack(family: Annotated[str, typer.Option("--family", metavar="FAMILY", help="amiFamily, such as Ubuntu2404")] = "",

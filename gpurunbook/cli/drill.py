@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from gpurunbook import printing, runs, show
-from gpurunbook.cli_options import ClusterFile, Json, checked, choose
+from gpurunbook import runs, show
+from gpurunbook.cli import printing
+from gpurunbook.cli.options import ClusterFile, Json, checked, choose
+from gpurunbook.cli.printing import console, out
 from gpurunbook.errors import ConfigError
-from gpurunbook.printing import console, out
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=(
     "Faults to learn from: a rehearsal is started broken, and you find out how. Alone: all of them, in a table. "

@@ -15,30 +15,17 @@ from typing import Annotated, Any
 
 import typer
 
-from gpurunbook import (
-    __version__,
-    cli_account,
-    cli_drill,
-    cli_gpu,
-    cli_runs,
-    cli_setup,
-    cli_stack,
-    live,
-    printing,
-    runs,
-    show,
-    stages,
-    targets,
-)
-from gpurunbook.cli_options import Chosen, ClusterFile, Json, Parameter, RunId, TargetName, choose, choose_anywhere
-from gpurunbook.cli_progress import pulse, telling
+from gpurunbook import __version__, live, runs, show, stages, targets
+from gpurunbook.cli import account, drill, gpu, history, printing, setup, stack
+from gpurunbook.cli.options import Chosen, ClusterFile, Json, Parameter, RunId, TargetName, choose, choose_anywhere
+from gpurunbook.cli.printing import console, out
+from gpurunbook.cli.progress import pulse, telling
 from gpurunbook.config import load_cluster, locate
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.journal import Journal
 from gpurunbook.masking import revealed, spared
 from gpurunbook.plan import Check, Checks
-from gpurunbook.printing import console, out
-from gpurunbook.report import write as write_report
+from gpurunbook.report.page import write as write_report
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=(
     "Notebooks that take a team from nothing to the ten most likely next tokens, computed on a GPU in Kubernetes. "
@@ -83,8 +70,8 @@ def options(version: Annotated[bool, typer.Option("--version", callback=_version
     printing.show_tracebacks(verbose)
 
 
-app.command()(cli_setup.init)
-app.command()(cli_setup.setup)
+app.command()(setup.init)
+app.command()(setup.setup)
 
 
 @app.command()
@@ -264,7 +251,7 @@ def teardown(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterF
              as_json: Json = False) -> None:
     """End a run: take away what it made, and prove that nothing is left."""
     if cluster or region:
-        folder = cli_account.adopt(runs.find_root(), cluster, region, run_id)
+        folder = account.adopt(runs.find_root(), cluster, region, run_id)
         target, run_id = "eks", folder.name
     elif not run_id and not cluster_file:
         run_id = _unfinished(target)
@@ -285,7 +272,7 @@ def _unfinished(target: str) -> str:
     return going[-1].id if going else ""
 
 
-for command in (cli_gpu.gpu, cli_stack.stack, cli_account.ami, cli_account.reap, cli_runs.status, cli_runs.report, cli_runs.diff,
-                cli_runs.clean):
+for command in (gpu.gpu, stack.stack, account.ami, account.reap, history.status, history.report, history.diff,
+                history.clean):
     app.command()(command)
-app.add_typer(cli_drill.app, name="drill")
+app.add_typer(drill.app, name="drill")

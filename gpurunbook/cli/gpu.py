@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpurunbook import printing, runs, show
-from gpurunbook.cli_options import ClusterFile, Json, RunId, TargetName, choose
+from gpurunbook import runs, show
+from gpurunbook.cli import printing
+from gpurunbook.cli.options import ClusterFile, Json, RunId, TargetName, choose
+from gpurunbook.cli.printing import console, out
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.masking import hide
-from gpurunbook.printing import console, out
 from gpurunbook.readiness import look
 from gpurunbook.readiness.diagnose import goal, settled, standing
 from gpurunbook.readiness.screen import summary

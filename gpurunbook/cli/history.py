@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from gpurunbook import diff as diffs
-from gpurunbook import printing, processes, runs, show, stages
-from gpurunbook.cli_options import Json, RunId
+from gpurunbook import processes, runs, show, stages
+from gpurunbook.cli import printing
+from gpurunbook.cli.options import Json, RunId
+from gpurunbook.cli.printing import out
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.journal import Journal
-from gpurunbook.printing import out
-from gpurunbook.report import write as write_report
+from gpurunbook.report import diff as diffs
+from gpurunbook.report.page import write as write_report
 
 
 def status(run_id: RunId = "", as_json: Json = False) -> None:

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from gpurunbook import printing, runs, scaffold, targets
+from gpurunbook import runs, scaffold, targets
+from gpurunbook.cli import printing
+from gpurunbook.cli.printing import console
 from gpurunbook.config import load_cluster, locate
 from gpurunbook.errors import ConfigError
-from gpurunbook.printing import console
 
 TargetName = Annotated[str, typer.Option("--target", "-t", metavar="NAME", help="rehearsal (default), eks or existing",
                                          autocompletion=lambda: list(targets.NAMES))]

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpurunbook import rung_times, runs, show, stages, targets
+from gpurunbook import runs, show, stages, targets
 from gpurunbook.deployment import RUN_LABEL
 from gpurunbook.errors import ConfigError
 from gpurunbook.journal import Journal, Record
+from gpurunbook.report import rung_times
+from gpurunbook.report.story import StageStory, stories
 from gpurunbook.stages.answered import latencies, tokens
-from gpurunbook.story import StageStory, stories
 from gpurunbook.times import took
 
 NEWEST = re.compile(r"newest(?:~(\d{1,3}))?")

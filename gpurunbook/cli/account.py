@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpurunbook import printing, runs
-from gpurunbook.cli_options import Json
+from gpurunbook import runs
+from gpurunbook.cli import printing
+from gpurunbook.cli.options import Json
+from gpurunbook.cli.printing import console, out
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.files import to_yaml, write
 from gpurunbook.journal import Journal
 from gpurunbook.masking import hide
-from gpurunbook.printing import console, out
 
 if TYPE_CHECKING:
     from gpurunbook.targets.eks.reap import Lease, Leases
@@ -112,7 +113,7 @@ def _reap(expired: Sequence[tuple[str, Lease]], run_id: str, confirm: str, as_js
     if confirm != name:
         raise ConfigError(f"nothing was deleted: confirm with the {'cluster' if one.cluster else 'run'}'s name, {name}",
                           where="--confirm", next=f"gpurunbook reap --region {where} --run-id {run_id} --confirm {name}")
-    from gpurunbook.cli import teardown
+    from gpurunbook.cli.commands import teardown
     teardown(cluster=name, region=where, run_id=run_id, as_json=as_json)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from gpurunbook import stages
 from gpurunbook.journal import Record
 from gpurunbook.plan import State
+from gpurunbook.report.story import StageStory, Trouble
 from gpurunbook.runs import RunInfo
-from gpurunbook.story import StageStory, Trouble
 
 
 @dataclass(frozen=True)
