@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from gpurunbook.deployment import RUN_LABEL
+from gpurunbook.errors import RunbookError
 
 if TYPE_CHECKING:
     from gpurunbook.client import Client
@@ -85,6 +86,8 @@ def _look(run: Run, deadline: float) -> Look:
     from gpurunbook import client
     from gpurunbook.runbook import WITHOUT_CLUSTER
     try:
+        if (known := run.journal.last("identity")) and not known.get("void"):
+            run.check_identity()  # somebody else's cluster is not to be looked at, nor kept in the journal
         if run.stage not in WITHOUT_CLUSTER:
             return _Questions(run, run.core.api_client, deadline).look()
         # A client of its own: the run's would go on to answer for the kubeconfig as it is now, when 02 writes another.
@@ -92,6 +95,8 @@ def _look(run: Run, deadline: float) -> Look:
             return _Questions(run, api, deadline).look()
     except HTTPError:
         return Look({}, {CLUSTER: SILENT})
+    except RunbookError:
+        return Look({}, {CLUSTER: "was not looked at: it is not the one this run began with"})
     except Exception as error:  # said in the table: the plan, whose commands are done, must not fail for it
         return Look({}, {CLUSTER: f"could not be compared ({type(error).__name__})"})
 

@@ -48,6 +48,7 @@ def missing(run: Run) -> tuple[str, str] | None:
 
     from gpurunbook.stages import model, taint
     try:
+        run.check_identity()  # what another cluster has, or lacks, says nothing of this run
         found = taint.observe(run)
         if found and len(taint.stuck(found)) == len(found):
             return "taint", f"{found[0].name} still has the taint {taint.UNINITIALIZED}, which repels every pod"

@@ -63,15 +63,15 @@ def test_the_pods_tokens_are_the_truth(walked: Cluster) -> None:
 
 
 def test_pictures_and_report_are_there(walked: Cluster) -> None:
-    for name in ("top10.png", "latency.png", "rungs.png"):
+    for name in ("top10.png", "spread.png", "latency.png", "rungs.png"):
         assert (walked.folder / "artifacts" / name).read_bytes().startswith(b"\x89PNG")
     page = (walked.folder / "report.html").read_text()
     assert "<script" not in page
     assert "EC2, its quotas" in page
-    assert 'class="gantt"' in page
+    assert 'id="time"' in page
     assert "image pull on " in page
     for stage in stages.NAMES[:-1]:
-        assert f'id="{stage}"' in page
+        assert f'id="stage-{stage}"' in page
 
 
 def test_plan_has_nothing_to_do_and_writes_nothing(walked: Cluster) -> None:
