@@ -4,10 +4,10 @@ SHELL := /bin/sh
 PYTHON ?= python3
 RUN := .venv/bin/
 
-.PHONY: help setup environment programs eksctl demo lab test lint unit e2e e2e-browser chaos abuse audit bench lock clean
+.PHONY: help setup environment programs eksctl demo lab test lint unit e2e e2e-browser chaos abuse audit bench bench-inference lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 setup: ## set up all that demo, lab and test need (first time: minutes; then seconds)
 	@$(MAKE) --no-print-directory -j2 environment programs
@@ -54,6 +54,9 @@ audit: setup ## ask whether a locked package has a known vulnerability (needs th
 
 bench: setup ## the figures of the README, into benchmarks/results/
 	@over=0; for what in rehearsal readiness overlap; do $(RUN)python benchmarks/$$what.py || over=1; done; exit $$over
+
+bench-inference: setup ## next-token latency of all arms beside llama.cpp (DEVICE=gpu; the first time it builds llama.cpp)
+	@$(RUN)python -m benchmarks.inference $(if $(DEVICE),--device $(DEVICE))
 
 lock: ## resolve pyproject.toml again into requirements.lock
 	@uv pip compile pyproject.toml --extra model --extra widgets --group dev --generate-hashes --universal --python-version 3.11 \

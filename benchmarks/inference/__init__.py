@@ -1,0 +1,18 @@
+"""How long a next token takes: every arm in one run, taking turns, beside llama.cpp. `make bench-inference`.
+
+    __main__.py   the run, from the first load to the file of results
+    worker.py     one arm in a process of its own; cpu.py and gpu.py say which arms there are
+    harness.py    turns, samples, and whether the machine was quiet
+    quality.py    the gate against fp32
+    results.py    ratios with intervals, and whether a later run is better
+    table.py      what is printed
+    cold.py       from nothing to the first token, by part
+    peer.py       where llama.cpp comes from
+
+**Why torch alone.** The weight-only path on a CPU is manifests/model/arms.py, on kernels that torch has. Looked at beside it
+once, on a busy machine, so no result of this benchmark (2026-11-23, avx512_bf16 and avx512_vnni; forward of 6 tokens / decode
+step, ms of CPU time): torch int4 on one thread 17.2 / 10.0, llama.cpp on one thread 33.3 / 8.6. OpenVINO 2026.4 on two threads,
+a graph of our own: int4 in groups of 32 8.9 / 7.2 with a KL of 0.81 nats from fp32, int8 10.1 / 7.6 with 0.027; both fail the
+gate, and the conversion took four minutes. torchao and ONNX Runtime were installed but not measured: each is one dependency
+more, and torch alone will do.
+"""
