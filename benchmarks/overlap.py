@@ -20,8 +20,8 @@ from pathlib import Path
 
 from rehearsal import ROOT, make_checkout
 
-from gpurunbook.report.gantt import Gantt, gantt
 from gpurunbook.journal import Journal
+from gpurunbook.report.gantt import Gantt, gantt
 
 RESULTS = Path(__file__).parent / "results" / "overlap.json"
 PACE = float(os.environ.get("PACE", "1"))
