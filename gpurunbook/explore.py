@@ -9,7 +9,6 @@ Nothing here changes what 07 kept and verified.
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ import numpy as np
 from gpurunbook import distribution, show
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.prediction import Bars, Prediction, arm_name
-from gpurunbook.stages import answer, next_token
+from gpurunbook.stages import answered, next_token
 from gpurunbook.tokens import visible
 
 if TYPE_CHECKING:
@@ -78,11 +77,10 @@ def stored(run: Run, precision: str = "") -> Stored:
     """
     path = run.artifacts / ANSWER
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        answer.check({key: value for key, value in found.items() if key not in ("top", "run", "target")})
+        found = answered.read(path)
     except FileNotFoundError as error:
         raise RunbookError("nothing was measured yet", where=str(path), next="run notebooks/07_next_token.ipynb first") from error
-    except (ValueError, AttributeError, RecursionError) as error:
+    except ValueError as error:
         raise RunbookError(f"{ANSWER} is not as 07 wrote it: {error}", where=str(path),
                            next="run notebooks/07_next_token.ipynb again") from error
     return _arm(found, precision, run.artifacts, next_token.LOGITS)

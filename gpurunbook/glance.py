@@ -86,11 +86,12 @@ def _look(run: Run, deadline: float) -> Look:
     from gpurunbook import client
     from gpurunbook.runbook import WITHOUT_CLUSTER
     try:
-        if (known := run.journal.last("identity")) and not known.get("void"):
-            run.check_identity()  # somebody else's cluster is not to be looked at, nor kept in the journal
         if run.stage not in WITHOUT_CLUSTER:
             return _Questions(run, run.core.api_client, deadline).look()
-        # A client of its own: the run's would go on to answer for the kubeconfig as it is now, when 02 writes another.
+        # A client of its own: the run's would go on to answer for the kubeconfig as it is now, when 02 writes another. So it
+        # may lead to somebody else's cluster, which is not to be looked at, nor kept in the journal.
+        if (known := run.journal.last("identity")) and not known.get("void"):
+            run.check_identity()
         with client.new(run.kubeconfig, run.target.context(run)) as api:
             return _Questions(run, api, deadline).look()
     except HTTPError:
@@ -245,7 +246,7 @@ def _node(item: Object) -> tuple[str, Fields]:
 
 
 def _namespace(item: Object) -> tuple[str, Fields]:
-    enforced = (item["metadata"].get("labels") or {}).get("pod-security.kubernetes.io/enforce")
+    enforced = _labels(item).get("pod-security.kubernetes.io/enforce")
     going = "going" if item["metadata"].get("deletionTimestamp") else "there"
     return item["metadata"]["name"], {"status": going} | ({"pods allowed": enforced} if enforced else {})
 

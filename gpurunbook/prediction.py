@@ -89,8 +89,7 @@ class Bars:
         chips = "".join(f"<bdi style='background:rgba(127,127,127,.18);border-radius:3px;padding:1px 4px;margin:0 2px 2px 0;"
                         f"display:inline-block'>{show.escape(token)}</bdi>" for token in self.prompt)
         after = f"<div style='font-weight:400;padding-top:4px'>after {chips}</div>" if chips else ""
-        return ("<table style='display:block;overflow-x:auto;border:0'><caption style='text-align:left;font-weight:600;"
-                f"padding:2px 6px'>{show.escape(self.caption)}{after}</caption><tbody>{body}</tbody></table>")
+        return show.grid(show.escape(self.caption) + after, "", body)
 
 
 def bars(found: dict[str, Any], rows: int = ROWS) -> Bars:

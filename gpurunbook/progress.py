@@ -88,8 +88,7 @@ class Progress:
             f"<div style='{small}'>{show.escape(one.strip())}</div>" for one in (self._details if self.state == "going" else ()))
         if self.state == "stopped" and self.last:
             rest = f"<div style='{small}'>last: {show.escape(self.last)}</div>"
-        return (f"<div style='border-left:4px solid {COLOURS[self.state]};padding:2px 12px;margin:4px 0;line-height:1.45;"
-                f"overflow-wrap:anywhere'><b>{show.escape(self.headline)}</b>{rest}</div>")
+        return show.framed(COLOURS[self.state], self.headline, rest)
 
     def _bar(self) -> str:
         """Blocks in a row: a sanitised notebook keeps widths and colours, and no positions. The words above say the same."""

@@ -96,10 +96,13 @@ class Table:
                      f"{mark if j == 0 else ''}{escape(cell)}</td>"
                      for j, (cell, side) in enumerate(zip(row, sides, strict=True))]
             body += f"<tr>{''.join(cells)}</tr>"
-        caption = (f"<caption style='text-align:left;font-weight:600;padding:2px 6px'>{escape(self.caption)}</caption>"
-                   if self.caption else "")
-        return (f"<table style='display:block;overflow-x:auto;border:0'>{caption}<thead><tr>{head}</tr></thead>"
-                f"<tbody>{body}</tbody></table>")
+        return grid(escape(self.caption), f"<thead><tr>{head}</tr></thead>", body)
+
+
+def grid(caption: str, head: str, body: str) -> str:
+    """HTML of a table that scrolls where it is too wide, of parts that are HTML already; `caption` and `head` may be empty."""
+    above = f"<caption style='text-align:left;font-weight:600;padding:2px 6px'>{caption}</caption>" if caption else ""
+    return f"<table style='display:block;overflow-x:auto;border:0'>{above}{head}<tbody>{body}</tbody></table>"
 
 
 def wide(text: str) -> int:
@@ -142,16 +145,18 @@ def _breaks(cell: object) -> str:
 class Box:
     """A titled paragraph with a coloured edge: a banner, a note, an instruction.
 
-    `fold`, if given, is a line and what unfolds below it in a notebook.
+    `fold`, if given, is a line and what unfolds below it in a notebook. `links` are (text, address) pairs.
     """
 
     title: str
     lines: tuple[str, ...]
     state: str = "unknown"
     fold: tuple[str, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
 
     def __repr__(self) -> str:
-        return "\n".join([clean(self.title), *(f"  {clean(line)}" for line in (*self.lines, *self.fold))])
+        links = [text if address in text else f"{text}: {address}" for text, address in self.links]
+        return "\n".join([clean(self.title), *(f"  {clean(line)}" for line in (*self.lines, *self.fold, *links))])
 
     def _repr_html_(self) -> str:
         small = "font-size:.9em;opacity:.85"
@@ -160,8 +165,20 @@ class Box:
             head, *rest = self.fold
             lines += (f"<details style='{small};margin:0'><summary style='cursor:pointer'>{escape(head)}</summary>"
                       + "".join(f"<div style='padding-left:1.2em'>{escape(line)}</div>" for line in rest) + "</details>")
-        return (f"<div style='border-left:4px solid {COLOURS[self.state]};padding:2px 12px;margin:4px 0;line-height:1.45;"
-                f"overflow-wrap:anywhere'><b>{escape(self.title)}</b>{lines}</div>")
+        if self.links:
+            lines += f"<div>{' · '.join(link(*one) for one in self.links)}</div>"
+        return framed(COLOURS[self.state], self.title, lines)
+
+
+def framed(colour: str, title: str, inside: str) -> str:
+    """HTML with a coloured edge: a title as text, and below it what is HTML already."""
+    return (f"<div style='border-left:4px solid {colour};padding:2px 12px;margin:4px 0;line-height:1.45;overflow-wrap:anywhere'>"
+            f"<b>{escape(title)}</b>{inside}</div>")
+
+
+def link(text: str, address: str) -> str:
+    """HTML of a link, from text."""
+    return f"<a href='{escape(address)}'>{escape(text)}</a>"
 
 
 @dataclass(frozen=True)

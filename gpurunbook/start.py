@@ -77,17 +77,19 @@ class Here:
         return broken[0] if broken else self.steps[last + 1] if last + 1 < len(self.steps) else None
 
     @property
-    def next(self) -> _Linked:
+    def next(self) -> show.Box:
         """What to do now."""
         if self.at is None:
-            return _Linked("Next: look at what this run leaves, or begin another with 01", self._pages("preflight"), "pass")
+            return show.Box("Next: look at what this run leaves, or begin another with 01", (), "pass",
+                            links=self._pages("preflight"))
         step, state = self.at, STATES[self.at.state] or "pass"
         if step.state == "failed":
-            return _Linked(f"Next: {step.title}, once more: it failed", self._pages(step.stage), state,
-                           (*step.said.splitlines(), "Mend that, open the notebook and choose Run > Run All Cells."))
+            return show.Box(f"Next: {step.title}, once more: it failed",
+                            (*step.said.splitlines(), "Mend that, open the notebook and choose Run > Run All Cells."), state,
+                            links=self._pages(step.stage))
         told = {"stopped": ("It was begun and not ended. Choose Run > Run All Cells there: it looks at the cluster first.",),
                 "open": ("It is open in a notebook, perhaps yours: go on there. To watch a walk: the terminal that it runs in.",)}
-        return _Linked(f"Next: {step.title}: {WHAT[step.stage]}", self._pages(step.stage), state, told.get(step.state, ()))
+        return show.Box(f"Next: {step.title}: {WHAT[step.stage]}", told.get(step.state, ()), state, links=self._pages(step.stage))
 
     @property
     def cost(self) -> show.Box | show.Table:
@@ -129,36 +131,12 @@ class Here:
         for step in self.steps:
             state = STATES[step.state]
             mark = f"<b style='color:{show.COLOURS[state]}'>{show.MARKS[state]}</b> " if state else ""
-            name = f"{_link(step.title, stages.notebook(step.stage))}{' <b>← here</b>' if step == self.at else ''}"
+            name = f"{show.link(step.title, stages.notebook(step.stage))}{' <b>← here</b>' if step == self.at else ''}"
             texts = (name, show.escape(WHAT[step.stage]), mark + show.escape(WORDS[step.state]), show.escape(when(step.since)))
             rows += "<tr>" + "".join(f"<td style='text-align:left;white-space:nowrap'>{text}</td>" for text in texts) + "</tr>"
         head = "".join(f"<th scope='col' style='text-align:left'>{name}</th>"
                        for name in ("notebook", "what you do", "state", "since (UTC)"))
-        caption = f"<caption style='text-align:left;font-weight:600;padding:2px 6px'>{show.escape(self.title)}</caption>"
-        return (f"<table style='display:block;overflow-x:auto;border:0'>{caption}<thead><tr>{head}</tr></thead>"
-                f"<tbody>{rows}</tbody></table>{self.next._repr_html_()}")
-
-
-@dataclass(frozen=True)
-class _Linked:
-    """A box with links: (text, address) pairs; an address is relative to notebooks/."""
-
-    title: str
-    links: tuple[tuple[str, str], ...]
-    state: str
-    lines: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        links = [text if address in text else f"{text}: {address}" for text, address in self.links]
-        return repr(show.Box(self.title, (*self.lines, *links), self.state))
-
-    def _repr_html_(self) -> str:
-        links = " · ".join(_link(text, address) for text, address in self.links)
-        return show.Box(self.title, self.lines, self.state)._repr_html_().removesuffix("</div>") + f"<div>{links}</div></div>"
-
-
-def _link(text: str, address: str) -> str:
-    return f"<a href='{show.escape(address)}'>{show.escape(text)}</a>"
+        return show.grid(show.escape(self.title), f"<thead><tr>{head}</tr></thead>", rows) + self.next._repr_html_()
 
 
 def look(*, run_id: str = "", target: str = "rehearsal", cluster_file: str = "cluster.yaml") -> Here:

@@ -225,7 +225,7 @@ def plan(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile 
         out.print_json(json.dumps(found, default=str))
         return
     for row in found:
-        out.print(f"{stages.notebook(row['stage'])[:-6]}: {show.clean(row['reason'])}")
+        out.print(f"{stages.stem(row['stage'])}: {show.clean(row['reason'])}")
         for line in row["shown"]:
             out.print(f"    {show.clean(line)}")
 

@@ -78,7 +78,7 @@ def tell(record: Record) -> None:
     """One journal record as a line of progress."""
     kind = record["kind"]
     if kind == "notebook" and record["state"] == "started":
-        console.print(f"[bold]{stages.notebook(record['stage'])[:-6]}[/]")
+        console.print(f"[bold]{stages.stem(record['stage'])}[/]")
     elif kind == "notebook":
         console.print(f"   {record['seconds']:.1f} s", style="dim")
     elif kind == "intent":

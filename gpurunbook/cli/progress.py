@@ -65,7 +65,7 @@ class _Steps:
             self.end()
         printing.tell(record)
         if kind == "notebook" and record["state"] == "started":
-            self._begin(record["stage"], Live(stages.notebook(record["stage"])[:-6], interrupt=self._interrupt, first=QUIET,
+            self._begin(record["stage"], Live(stages.stem(record["stage"]), interrupt=self._interrupt, first=QUIET,
                                               on=self._surface))
         elif kind == "intent":
             self._begin(record["id"], self._step(record["why"], record))

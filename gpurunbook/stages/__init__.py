@@ -14,11 +14,16 @@ START = "start"
 """The notebook before the stages: it only looks, and is none of them."""
 
 
+def stem(stage: str) -> str:
+    """`05_gpu_operator`: a stage's notebook, or START's, without the ending of its file."""
+    return f"{(START, *NAMES).index(stage):02d}_{stage}"
+
+
 def notebook(stage: str) -> str:
     """File name of a stage's notebook, or of START's."""
-    return f"{(START, *NAMES).index(stage):02d}_{stage}.ipynb"
+    return f"{stem(stage)}.ipynb"
 
 
 def title(stage: str) -> str:
     """`05 gpu operator`."""
-    return notebook(stage).removesuffix(".ipynb").replace("_", " ")
+    return stem(stage).replace("_", " ")

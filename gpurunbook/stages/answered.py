@@ -26,12 +26,24 @@ def latencies(folder: Path) -> list[dict[str, Any]]:
             for arm in found["arms"] if arm["samples_ms"]]
 
 
-def _answer(path: Path) -> dict[str, Any] | None:
-    """What main.py said, as next_token.save wrote it; None when it is absent, torn by a kill, or changed by somebody."""
+def read(path: Path) -> dict[str, Any]:
+    """What main.py said, as next_token.save wrote it, and who asked.
+
+    Raises:
+        FileNotFoundError: it is absent.
+        ValueError: it was torn by a kill, or changed by somebody.
+    """
     from gpurunbook.stages import answer
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         answer.check({key: value for key, value in found.items() if key not in ("top", "run", "target")})
-    except (FileNotFoundError, ValueError, AttributeError, RecursionError):
-        return None
+    except (AttributeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
     return {**found, "top": found["arms"][0]["top"]}
+
+
+def _answer(path: Path) -> dict[str, Any] | None:
+    try:
+        return read(path)
+    except (FileNotFoundError, ValueError):
+        return None

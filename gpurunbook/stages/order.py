@@ -25,15 +25,11 @@ def refuse(run: Run) -> None:
         return
     stage, why = lacks
     if run.journal.last("stage", stage=stage, state="done"):
-        show.show(show.Box(f"{why}, though {_name(stage)} was done", ("why: gpurunbook gpu",), "warn"))
+        show.show(show.Box(f"{why}, though {stages.stem(stage)} was done", ("why: gpurunbook gpu",), "warn"))
         return
-    raise RunbookError(f"too early: {_name(stage)} has not been done in this cluster: {why}", where="kubectl describe nodes",
-                       next=f"run notebooks/{stages.notebook(stage)} first, or: gpurunbook run --run-id {run.id} "
-                       f"--from {stage}; nothing was changed")
-
-
-def _name(stage: str) -> str:
-    return stages.notebook(stage).removesuffix(".ipynb")
+    raise RunbookError(f"too early: {stages.stem(stage)} has not been done in this cluster: {why}",
+                       where="kubectl describe nodes", next=f"run notebooks/{stages.notebook(stage)} first, or: "
+                       f"gpurunbook run --run-id {run.id} --from {stage}; nothing was changed")
 
 
 def missing(run: Run) -> tuple[str, str] | None:
