@@ -120,8 +120,8 @@ def run(args: argparse.Namespace, cache: Path, folder: Path, stack: ExitStack) -
         logits = {name: asked(worker, prompts, then if what == "step" else None, folder) for name, worker in workers.items()}
         for name in workers:
             row, gate = arms[name][what], quality(logits[name], logits[kind.REFERENCE])
-            row |= {"quality": vars(gate), "fails": gate.complaints()} if kind.has_quality(settings) else {
-                "quality": None, "fails": []}
+            told = kind.has_quality(settings)
+            row |= {"quality": vars(gate) if told else None, "fails": gate.complaints() if told else []}
             row["ratio"] = None if row["fails"] and name != base else results.ratio(row["ms"], arms[base][what]["ms"])
     for name, worker in workers.items():
         arms[name]["load"]["peak_after_bytes"] = worker.ask("peak")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -23,7 +24,7 @@ def parts(model: Path, kept: Path, prompt: str) -> dict[str, dict[str, float]]:
     in, which is all the warm-up that a process with one question has: what it takes beyond a later forward pass is warm-up.
     """
     program = str(ROOT / "manifests" / "model")
-    calls = {
+    calls: dict[str, Callable[[], dict[str, float]]] = {
         "main.py, LLM.int8 (the tutorial's)": lambda: main_py([f"{program}/main.py", "--precisions", "int8"], model, prompt),
         "main.py, bf16": lambda: main_py([f"{program}/main.py", "--precisions", "bf16"], model, prompt),
         "arms.py, int4 packed each time": lambda: arms_py([f"{program}/arms.py"], model, prompt),

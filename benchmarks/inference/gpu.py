@@ -141,7 +141,7 @@ def captured(call: Callable[[], Any]) -> Callable[[], Any]:
     """The call as one launch: recorded once after three tries (libraries allocate in the first), replayed since."""
     import torch
 
-    aside = torch.cuda.Stream()
+    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         for _ in range(3):
@@ -164,7 +164,7 @@ def timed(work: Callable[[], Any]) -> Sample:
 
     if not torch.cuda.is_available():
         return wall(work)
-    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
 
     def both() -> None:
         begin.record()

@@ -94,10 +94,11 @@ class Child:
         return True
 
     def forward(self) -> Sample:
-        return self.kind.timed(lambda: self.arm.forward(self.ids))
+        sample: Sample = self.kind.timed(lambda: self.arm.forward(self.ids))
+        return sample
 
     def step(self) -> Sample:
-        sample = self.kind.timed(lambda: self.arm.step(self.then))
+        sample: Sample = self.kind.timed(lambda: self.arm.step(self.then))
         getattr(self.arm, "rewind", bool)()
         return sample
 
@@ -116,7 +117,7 @@ class Child:
 
     def copy(self) -> float:
         """Bytes read and written per second by a copy that no cache holds."""
-        return self.kind.copy_bandwidth()
+        return float(self.kind.copy_bandwidth())
 
     def unpin(self) -> bool:
         """Let this process use all cores, as a compiler should; `pin` puts it back."""

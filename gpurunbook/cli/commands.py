@@ -29,7 +29,7 @@ from gpurunbook.report.page import write as write_report
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=(
     "Notebooks that take a team from nothing to the ten most likely next tokens, computed on a GPU in Kubernetes. "
-    "Begin with: gpurunbook init my-cluster, then in that folder: gpurunbook doctor, gpurunbook run"))
+    "Begin with: gpurunbook init my-cluster, then in that folder: gpurunbook doctor, setup, run"))
 
 USAGE: type[Exception] = typer.BadParameter.__bases__[0]
 """What typer raises for an option or a command that there is not."""

@@ -27,9 +27,11 @@ def init(folder: Annotated[str, typer.Argument(metavar="FOLDER", help="made if i
     """Make a folder with the notebooks, the manifests and a cluster.yaml to start from."""
     made = scaffold.init(locate(Path.cwd(), folder, "FOLDER"), name, force=force)
     first = min(path.relative_to(made.folder).as_posix() for path in (made.folder / "notebooks").glob("*.ipynb"))
-    next_lines = ["gpurunbook doctor", "gpurunbook run", f"jupyter lab {first}"]
-    if made.folder != Path.cwd().resolve():
-        next_lines.insert(0, f"cd {shlex.quote(folder)}")
+    entering = [f"cd {shlex.quote(folder)}"] if made.folder != Path.cwd().resolve() else []
+    steps = {"gpurunbook doctor": "what this machine lacks, and how to get it",
+             "gpurunbook setup": "makes it: programs, the rehearsal's model (minutes, the first time)",
+             "gpurunbook run": "the whole walk on this machine", f"jupyter lab {first}": "the same, cell by cell"}
+    next_lines = [*entering, *steps]
     if as_json:
         out.print_json(json.dumps({"folder": str(made.folder), "cluster": made.cluster, "written": made.written,
                                    "left": made.left, "kept_in": made.kept_in, "next": next_lines}))
@@ -44,10 +46,9 @@ def init(folder: Annotated[str, typer.Argument(metavar="FOLDER", help="made if i
     if made.kept_in:
         out.print(f"{made.kept_in}/ has what stood in their place")
     out.print(show.clean(f"\nin {made.folder}; next:"))
-    for line, why in zip(next_lines[-3:], ("what this machine lacks, and how to get it", "the whole walk on this machine",
-                                           "the same, cell by cell"), strict=True):
-        if line == "gpurunbook doctor" and len(next_lines) == 4:
-            out.print(show.clean(f"  {next_lines[0]}"))
+    for line in entering:
+        out.print(show.clean(f"  {line}"))
+    for line, why in steps.items():
         out.print(f"  {line:37} # {why}")
 
 

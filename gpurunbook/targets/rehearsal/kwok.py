@@ -25,12 +25,21 @@ PORTS = ("kubeApiserverPort", "kubeControllerManagerPort", "kubeSchedulerPort", 
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports of 127.0.0.1 that nobody listens on now; the kernel's choice, so that two rarely choose alike."""
+    """Different ports of 127.0.0.1 that nobody listens on, and that the kernel gives to nobody else for the next 60 s.
+
+    A connection on each is closed by its server's end: in TIME_WAIT the port is no longer one to choose, and still one
+    that a server that asks for it by number, with SO_REUSEADDR as all of ours do, can have.
+    """
     with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+        servers = [held.enter_context(socket.socket()) for _ in range(count)]
+        for server in servers:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind(("127.0.0.1", 0))
+            server.listen(1)
+            with socket.create_connection(server.getsockname(), timeout=5) as client:
+                server.accept()[0].close()
+                client.recv(1)
+        return [int(server.getsockname()[1]) for server in servers]
 
 
 def configuration(programs: Mapping[str, str], sockets: Path, pki: Path) -> dict[str, Any]:
