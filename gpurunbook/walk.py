@@ -6,11 +6,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from gpurunbook import executed, interrupted, notebooks, stages, targets
+from gpurunbook import executed, interrupted, kernels, notebooks, stages, targets
 from gpurunbook.config import load_cluster
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.files import write
@@ -59,8 +59,8 @@ def walk(root: Path, folder: Path, names: Sequence[str], values: Mapping[str, An
     journal.append("runner", state="started", process=Process.of(os.getpid()).key, stages=list(names))
     interrupted.wait_for_others(journal)
     try:
-        with _following(journal, tell):
-            for stage in names:
+        with _following(journal, tell), closing(kernels.one_ahead(root, names)) as ahead:
+            for stage, kernel in zip(names, ahead, strict=True):
                 refuse_modified(root, target, [stage], allowed)  # once more: it may have been changed since the walk began
                 code = notebooks.code(root, stage)
                 ours = {"run_id": folder.name, "target": target, "cluster_file": cluster_file}
@@ -69,7 +69,7 @@ def walk(root: Path, folder: Path, names: Sequence[str], values: Mapping[str, An
                 journal.append("notebook", stage=stage, state="started", parameters=given, sha256=code.sha256,
                                modified=code.modified)
                 try:
-                    _papermill(notebooks.path(root, stage), out / stages.notebook(stage), given, root)
+                    _papermill(notebooks.path(root, stage), out / stages.notebook(stage), given, root, kernel)
                 finally:
                     journal.append("notebook", stage=stage, state="ended", seconds=round(time.monotonic() - began, 2))
     finally:
@@ -77,14 +77,12 @@ def walk(root: Path, folder: Path, names: Sequence[str], values: Mapping[str, An
         interrupted.close(journal)
 
 
-def _papermill(source: Path, output: Path, given: Mapping[str, Any], root: Path) -> None:
+def _papermill(source: Path, output: Path, given: Mapping[str, Any], root: Path, kernel: Any) -> None:
     import papermill
     executed.register(output)
     try:
         papermill.execute_notebook(_literal(source), _literal(output), parameters=dict(given), kernel_name="python3",
-                                   progress_bar=False, log_output=False, cwd=str(root), start_timeout=60,
-                                   extra_arguments=["--log-level=ERROR"],
-                                   # All it had to keep is synced; waiting for its farewell takes 0.4 s.
+                                   progress_bar=False, log_output=False, cwd=str(root), start_timeout=60, km=kernel,
                                    shutdown_kernel="immediate")
     except papermill.PapermillExecutionError as error:
         if error.ename in ("RunbookError", "ConfigError", "CommandFailed", "AwsError", "Unreachable", "Refused"):

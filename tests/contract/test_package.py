@@ -74,7 +74,7 @@ def test_what_is_imported_is_declared() -> None:
                              *PROJECT["optional-dependencies"]["widgets"]]}
     provided_by = packages_distributions()
     with_another = {"gguf": "development only: `make setup` makes the rehearsal's weights with it",
-                    "ipython": "ipykernel", "urllib3": "kubernetes", "botocore": "boto3"}
+                    "ipython": "ipykernel", "jupyter_client": "ipykernel", "urllib3": "kubernetes", "botocore": "boto3"}
     ours = {"gpurunbook", *sys.stdlib_module_names}
     modules = {name.partition(".")[0] for path in FILES for name in imported(path)} - ours
     undeclared = {module for module in modules

@@ -71,7 +71,7 @@ def test_what_keeps_papermill_from_a_notebook_is_named(tmp_path: Path, monkeypat
     """For real: a source that is a folder."""
     (folder := tmp_path / "x.ipynb").mkdir()
     with pytest.raises(RunbookError) as caught:
-        walk._papermill(folder, tmp_path / "out.ipynb", {}, ROOT)
+        walk._papermill(folder, tmp_path / "out.ipynb", {}, ROOT, None)
     assert caught.value.what == f"x.ipynb could not be run: {folder}: Is a directory"
     assert caught.value.where == str(folder)
     assert "gpurunbook --verbose run" in caught.value.next
@@ -81,7 +81,7 @@ def test_what_keeps_papermill_from_a_notebook_is_named(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(papermill, "execute_notebook", full)
     with pytest.raises(RunbookError, match=r"^x.ipynb could not be run: No space left on device\n  where: /x.ipynb"):
-        walk._papermill(Path("/x.ipynb"), tmp_path / "out.ipynb", {}, ROOT)
+        walk._papermill(Path("/x.ipynb"), tmp_path / "out.ipynb", {}, ROOT, None)
 
 
 @pytest.mark.parametrize(("checkout", "advice"), [(True, "git diff notebooks/01_preflight.ipynb; "),

@@ -1,0 +1,109 @@
+"""The next notebook's kernel is there before it is needed, and none outlives the walk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from gpurunbook import kernels
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("preflight", "next_token", "teardown")
+
+
+@pytest.fixture(autouse=True)
+def own_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
+
+
+def of(process: psutil.Process) -> set[int]:
+    return {child.pid for child in process.children() if "ipykernel_launcher" in " ".join(child.cmdline())}
+
+
+def until(true: Callable[[], object], seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@contextmanager
+def talking(kernel: Any) -> Iterator[Any]:
+    from jupyter_client.blocking import BlockingKernelClient
+    client = BlockingKernelClient(connection_file=kernel.connection_file)
+    client.load_connection_file()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=30)
+        yield client
+    finally:
+        client.stop_channels()
+
+
+def said(client: Any, code: str) -> str:
+    printed: list[str] = []
+    client.execute_interactive(code, output_hook=lambda m: printed.append(m["content"].get("text", "")), timeout=30)
+    return "".join(printed).strip()
+
+
+def test_one_waits_while_one_works_and_each_notebook_has_its_own() -> None:
+    me, before = psutil.Process(), of(psutil.Process())
+    with closing(kernels.one_ahead(ROOT, NAMES)) as ahead:
+        pids, most = [], []
+        for kernel in ahead:
+            pids.append(kernel.provisioner.pid)
+            assert until(lambda: pids[-1] in of(me))
+            most.append(len(of(me) - before))
+        assert len(set(pids)) == len(NAMES)
+        assert most == [2, 2, 1]  # the last has nobody after it
+    assert of(me) == before
+
+
+def test_the_one_that_waited_has_its_imports_and_no_names_of_its_own() -> None:
+    with closing(kernels.one_ahead(ROOT, NAMES)) as ahead:
+        next(ahead)
+        with talking(next(ahead)) as client:
+            wanted = ("gpurunbook.plots", "gpurunbook.stages.next_token", "kubernetes.client.api.core_v1_api")
+            assert said(client, f"import sys, os; print([m in sys.modules for m in {wanted}], os.getcwd())") == (
+                f"[True, True, True] {ROOT}")
+            assert said(client, "print({'gpurunbook', 'kubernetes'} & set(globals()), len(In))") == "set() 3"
+
+
+def test_one_that_was_killed_while_it_waited_is_no_loss() -> None:
+    before = of(psutil.Process())
+    with closing(kernels.one_ahead(ROOT, NAMES)) as ahead:
+        first = next(ahead).provisioner.pid
+        assert until(lambda: len(of(psutil.Process()) - before) == 2)
+        (waiting,) = of(psutil.Process()) - before - {first}
+        os.kill(waiting, signal.SIGKILL)
+        second = next(ahead)
+        assert second.provisioner.pid != waiting
+        with talking(second) as client:
+            assert said(client, "print(6 * 7)") == "42"
+    assert of(psutil.Process()) == before
+
+
+def test_none_outlives_a_walk_that_is_killed() -> None:
+    code = ("import sys, time; from pathlib import Path; from gpurunbook import kernels\n"
+            f"ahead = kernels.one_ahead(Path({str(ROOT)!r}), {NAMES!r}); next(ahead); print('up', flush=True); time.sleep(60)")
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as walk:
+        assert walk.stdout
+        assert walk.stdout.readline() == "up\n"
+        assert until(lambda: len(of(psutil.Process(walk.pid))) == 2)
+        children = [psutil.Process(pid) for pid in of(psutil.Process(walk.pid))]
+        time.sleep(2)  # a kernel looks for its parent once it has booted
+        walk.kill()
+    gone, alive = psutil.wait_procs(children, timeout=10)
+    assert len(gone) == 2, alive
