@@ -149,12 +149,12 @@ def stale(known: Facts, today: dt.date, version: str) -> list[Check]:
             "unknown": "not in the file"}[life]
     return [
         Check("the GPU stack's versions were read lately", "warn" if age > STALE_DAYS else "pass",
-              f"{FILE.name} is dated {known.dated}, {age} days ago", FIX, "a recipe for versions that are gone"),
+              f"{FILE.name} is dated {known.dated}, {_days(age)} ago", FIX, "a recipe for versions that are gone"),
         Check("NVIDIA supports the pinned chart's line",
               "pass" if known.line == "supported" else "unknown" if known.line == "unknown" else "warn",
               f"{known.chart}: {known.line}", f"pin a chart of a supported line in {FILE}", "faults that nobody mends"),
         Check("EKS versions in the file are supported", "warn" if over else "pass",
-              "; ".join(over) or f"{', '.join(known.ends)}: none has left its support", FIX,
+              "; ".join(over) or f"{', '.join(sorted(known.ends, key=minor))}: none has left its support", FIX,
               "a cluster that AWS refuses, or bills at the extended rate"),
         Check("cluster.yaml's Kubernetes is supported",
               "unknown" if life == "unknown" else "warn" if life != "standard" or ending else "pass",
@@ -166,4 +166,8 @@ def stale(known: Facts, today: dt.date, version: str) -> list[Check]:
 
 def _when(day: dt.date, today: dt.date) -> str:
     days = (day - today).days
-    return f"left its support on {day}, {-days} days ago" if days < 0 else f"leaves its support on {day}, in {days} days"
+    return f"left its support on {day}, {_days(-days)} ago" if days < 0 else f"leaves its support on {day}, in {_days(days)}"
+
+
+def _days(count: int) -> str:
+    return f"{count} day{'' if count == 1 else 's'}"

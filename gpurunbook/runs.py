@@ -63,6 +63,16 @@ class RunInfo:
     def id(self) -> str:
         return self.folder.name
 
+    @property
+    def word(self) -> str:
+        """`state` for people: of a run that never came to its tokens, `finished` would be too much."""
+        return "torn down" if self.state == "finished" and self.stages.get("next_token") != "done" else self.state
+
+    @property
+    def mark(self) -> str:
+        """How a table marks it: pass, warn, or nothing."""
+        return {"dead": "warn", "torn down": ""}.get(self.word, "pass")
+
 
 def read(folder: Path) -> RunInfo | None:
     """What the journal in a folder says; None when it is no run."""

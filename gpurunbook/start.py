@@ -166,10 +166,10 @@ def others() -> show.Table:
     """The newest runs of this checkout, newest first."""
     every = runs.list_runs(runs.find_root())
     found = every[:-MOST_RUNS - 1:-1]
-    rows = [(i.id, i.target, when(i.started), i.state, sum(state == "done" for state in i.stages.values())) for i in found]
+    rows = [(i.id, i.target, when(i.started), i.word, sum(state == "done" for state in i.stages.values())) for i in found]
     more = f"the newest {len(found)} of {len(every)} runs; all of them: gpurunbook status" if len(every) > len(found) else ""
     return show.Table(("run", "target", "begun (UTC)", "state", "stages done"), rows or [("none yet", "", "", "", "")], more,
-                      states=["pass" if i.state in ("finished", "kept", "running") else "warn" for i in found])
+                      states=[i.mark for i in found])
 
 
 def steps(records: Sequence[Record]) -> tuple[Step, ...]:

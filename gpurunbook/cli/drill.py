@@ -15,7 +15,7 @@ from gpurunbook.cli.printing import console, out
 from gpurunbook.errors import ConfigError
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=(
-    "Faults to learn from: a rehearsal is started broken, and you find out how. Alone: all of them, in a table. "
+    "Faults to practise on: a drill is a rehearsal with one thing broken, and you find which. Alone: all of them, in a table. "
     "Exit codes: 0 fine (check: mended), 1 something failed (check: not mended yet), 2 a wrong argument, 130 interrupted."))
 
 

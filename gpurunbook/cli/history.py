@@ -32,10 +32,10 @@ def status(run_id: RunId = "", as_json: Json = False) -> None:
         out.print("no runs yet: gpurunbook run")
     else:
         printing.table(show.Table(("run", "target", "state", "processes", "stages done", "in flight"),
-                          [(r["run"], r["target"], r["state"], r["processes"],
+                          [(r["run"], r["target"], i.word, r["processes"],
                             " ".join(s for s in stages.NAMES if r["stages"].get(s) == "done") or "none",
-                            "; ".join(r["in_flight"])) for r in rows],
-                          states=["pass" if r["state"] in ("finished", "kept", "running") else "warn" for r in rows]))
+                            "; ".join(r["in_flight"])) for i, r in zip(found, rows, strict=True)],
+                          states=[i.mark for i in found]))
 
 
 def _ids() -> list[str]:

@@ -187,3 +187,16 @@ def test_a_runner_that_ends_makes_its_run_dead(tmp_path: Path, sleeper: psutil.P
     info = runs.read(folder)
     assert info is not None
     assert info.state == "dead"
+
+
+@pytest.mark.parametrize(("events", "word", "mark"), [
+    ([STARTED, stage("next_token", "done"), ended("finished")], "finished", "pass"),
+    ([STARTED, stage("next_token", "failed"), ended("finished")], "torn down", ""),
+    ([STARTED, ended("finished")], "torn down", ""),
+    ([STARTED, ended("kept")], "kept", "pass"),
+    ([STARTED, stage("next_token", "done"), runner(GONE)], "dead", "warn"),
+])
+def test_only_a_run_that_came_to_its_tokens_is_called_finished(tmp_path: Path, events: list[Event], word: str, mark: str) -> None:
+    info = runs.read(make(tmp_path, "one", *events))
+    assert info is not None
+    assert (info.word, info.mark) == (word, mark)
