@@ -1,11 +1,14 @@
 """The kernel of the next notebook boots and imports while this one works: alone that takes longer than most cells.
 
-One that waits has run nothing but imports of ours. It ends with the walk, also when that is killed: ipykernel looks for its
-parent once a second.
+One that waits has run nothing but imports of ours. It ends with the walk, also when that is killed.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
+import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +20,19 @@ if TYPE_CHECKING:
 
 ASYNC = "jupyter_client.asynchronous.AsyncKernelClient"
 """The kind of client that papermill's engine talks to a kernel with."""
+
+SET_PDEATHSIG = 1
+"""prctl(2)."""
+
+
+def tie(parent: int) -> None:
+    """In a kernel: be killed when that parent dies, or now where it is dead. ipykernel looks for it only once it has booted, and
+    takes whoever adopted it meanwhile (systemd of a session, a container's init) for the parent.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def one_ahead(root: Path, names: Sequence[str]) -> Generator[KernelManager]:
@@ -48,8 +64,10 @@ def _imports(root: Path, stage: str) -> list[str]:
 def _start(root: Path, modules: Sequence[str]) -> KernelManager:
     from jupyter_client.manager import KernelManager
     kernel = KernelManager(kernel_name="python3", client_class=ASYNC)
-    ahead = [f"--IPKernelApp.exec_lines=__import__({name!r});" for name in modules]  # binds no name
-    kernel.start_kernel(cwd=str(root), extra_arguments=["--log-level=ERROR", "--HistoryManager.hist_file=:memory:", *ahead])
+    lines = [f"__import__('gpurunbook.kernels').kernels.tie({os.getpid()});",  # expressions, which bind no name
+             *(f"__import__({name!r});" for name in modules)]
+    kernel.start_kernel(cwd=str(root), extra_arguments=["--log-level=ERROR", "--HistoryManager.hist_file=:memory:",
+                                                        *(f"--IPKernelApp.exec_lines={line}" for line in lines)])
     return kernel
 
 

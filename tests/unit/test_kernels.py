@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -18,6 +19,8 @@ import pytest
 from gpurunbook import kernels
 
 ROOT = Path(__file__).parents[2]
+SET_CHILD_SUBREAPER = 36
+"""prctl(2)."""
 NAMES = ("preflight", "next_token", "teardown")
 
 
@@ -95,15 +98,21 @@ def test_one_that_was_killed_while_it_waited_is_no_loss() -> None:
     assert of(psutil.Process()) == before
 
 
-def test_none_outlives_a_walk_that_is_killed() -> None:
-    code = ("import sys, time; from pathlib import Path; from gpurunbook import kernels\n"
+@pytest.mark.parametrize("seconds", [0.0, 0.2, 0.4, 0.8, 2.0])
+def test_none_outlives_a_walk_that_is_killed(seconds: float) -> None:
+    """Whenever that is, and also where a session's systemd adopts orphans instead of init: here a subreaper does."""
+    code = ("import time; from pathlib import Path; from gpurunbook import kernels\n"
             f"ahead = kernels.one_ahead(Path({str(ROOT)!r}), {NAMES!r}); next(ahead); print('up', flush=True); time.sleep(60)")
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as walk:
-        assert walk.stdout
-        assert walk.stdout.readline() == "up\n"
-        assert until(lambda: len(of(psutil.Process(walk.pid))) == 2)
-        children = [psutil.Process(pid) for pid in of(psutil.Process(walk.pid))]
-        time.sleep(2)  # a kernel looks for its parent once it has booted
-        walk.kill()
-    gone, alive = psutil.wait_procs(children, timeout=10)
-    assert len(gone) == 2, alive
+    ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as walk:
+            assert walk.stdout
+            assert walk.stdout.readline() == "up\n"
+            children = psutil.Process(walk.pid).children()
+            assert len(children) == 2
+            time.sleep(seconds)
+            walk.kill()
+        gone, alive = psutil.wait_procs(children, timeout=15)
+        assert len(gone) == 2, alive
+    finally:
+        ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 0, 0, 0, 0)
