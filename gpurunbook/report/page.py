@@ -20,7 +20,7 @@ from gpurunbook.report.gantt import gantt
 from gpurunbook.report.outcome import length, outcome, stages_done
 from gpurunbook.report.pictures import ROOM, pictures
 from gpurunbook.report.story import stories
-from gpurunbook.stages.answered import latencies, tokens
+from gpurunbook.stages.answered import advice, latencies, tokens
 
 PACKAGES = ("gpurunbook", "papermill", "jupyterlab", "kubernetes", "matplotlib")
 MARKS = {"done": "pass", "failed": "fail", "started": "warn", "not run": "unknown"}
@@ -55,7 +55,7 @@ def write(folder: Path) -> Path:
         programs={r["name"]: r for r in records if r["kind"] == "program"}, header=_header(folder, records),
         versions={name: version(name) for name in PACKAGES} | {"Python": platform.python_version()},
         ours=target.ours, spent=target.spent(folder), tokens=tokens(folder), latency=latencies(folder), gantt=gantt(records),
-        tails=_tails(records), ladder=rung_times.read(folder))
+        advice=advice(folder), tails=_tails(records), ladder=rung_times.read(folder))
     text = len(page(pictures=pictures(folder, told, 0)).encode())
     files.write(path, page(pictures=pictures(folder, told, min(ROOM, (LARGEST - text) * 3 // 4))))
     return path

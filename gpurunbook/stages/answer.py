@@ -89,6 +89,8 @@ class _Answer(_Strict):
     revision: Name | None
     versions: dict[Name, Name] = Field(max_length=100)
     device: Name
+    device_memory_bytes: Count | None = None
+    compute_capability: Annotated[str, Field(pattern=r"^\d{1,2}\.\d{1,2}$")] | None = None
     copy_bytes_per_second: Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False)] | None = None
     arms: Annotated[list[_Arm], Field(min_length=1, max_length=10)]
 

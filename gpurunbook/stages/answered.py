@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gpurunbook import runs
+from gpurunbook import runs, show
 
 
 def tokens(folder: Path) -> dict[str, Any] | None:
@@ -24,6 +24,15 @@ def latencies(folder: Path) -> list[dict[str, Any]]:
     from gpurunbook.stages.latency import summary
     return [{"precision": arm["precision"], "samples": arm["samples_ms"], **summary(arm["samples_ms"])}
             for arm in found["arms"] if arm["samples_ms"]]
+
+
+def advice(folder: Path) -> show.Box | None:
+    """Which precision to use, as 08 says it; None where it left no answer."""
+    found = _answer(folder / "artifacts" / "latency.json")
+    if not found:
+        return None
+    from gpurunbook import recommendation
+    return recommendation.of(found)
 
 
 def read(path: Path) -> dict[str, Any]:
