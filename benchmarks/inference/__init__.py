@@ -15,4 +15,12 @@ step, ms of CPU time): torch int4 on one thread 17.2 / 10.0, llama.cpp on one th
 a graph of our own: int4 in groups of 32 8.9 / 7.2 with a KL of 0.81 nats from fp32, int8 10.1 / 7.6 with 0.027; both fail the
 gate, and the conversion took four minutes. torchao and ONNX Runtime were installed but not measured: each is one dependency
 more, and torch alone will do.
+
+**Why main.py keeps no 8-bit checkpoint.** The arm "LLM.int8 kept" is what it would be: the same logits to the last bit, 0.50 s
+to load instead of 1.04, for 0.08 s and 164 MB at the first load (medians of five in turns, 2026-11-23). In a pod main.py runs
+twice, in 07 and 08. There the 164 MB are memory in a rehearsal, and for dolly-v2-3b 2.9 GB on a node's disk: 23 s at the 125
+MB/s of a plain gp3 volume (arithmetic, not measured), to spare a second load whose file is in the page cache by then. Nor is it
+needed for the memory. What looked like copies was the mapped checkpoint, which the system can take back, and what glibc's heap
+kept of freed half-precision matrices: 170 to 410 MB in all for 163 MB of weights, by chance, 162 to 167 since main.py has each
+large one mapped (mallopt). That costs 0.35 s.
 """

@@ -73,7 +73,8 @@ def run(args: argparse.Namespace, cache: Path, folder: Path, stack: ExitStack) -
     prompts, begun = [list(range(1, 7)), list(range(11, 17))], time.monotonic()
     if args.device == "cpu":
         prompts = rehearsal_model(settings)
-    workers, arms, left_out, copied = {}, {}, {}, 0.0
+    arms: dict[str, Any] = {}
+    workers, left_out, copied = {}, {}, 0.0
     compiler = peer.python(cache, say) if kind.PEER in names else None
     for name in names + list(kind.LOADED_ONLY if not args.arms else ()):
         python = compiler if name == kind.PEER else sys.executable
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace, cache: Path, folder: Path, stack: ExitStack) -
             stack.callback(worker.end)
             if name == kind.REFERENCE:
                 copied = worker.ask("copy")
-            arms[name] = {"load": {"imports_s": worker.imports_s, **worker.ask("load", prompts[0])}}
+            arms[name] = {"load": {"imports_s": worker.imports_s, **worker.load(prompts[0])}}
         except RuntimeError as error:  # e.g. what a GPU's memory does not hold; the others are measured
             left_out[name] = str(error)
             continue
@@ -129,13 +130,15 @@ def run(args: argparse.Namespace, cache: Path, folder: Path, stack: ExitStack) -
     found = {
         "schema": "gpurunbook/inference/1", "when": datetime.now(UTC).isoformat(timespec="seconds"), "prompt": PROMPTS[0],
         "tokens": prompts[0], "then": then[0], "prompts": len(prompts), "repetitions": args.repetitions, "threads": threads,
-        "machine": kind.machine(), "state": [*state, kind.state()], "versions": {
+        "device": args.device, "machine": kind.machine(), "state": [*state, kind.state()], "versions": {
             "python": platform.python_version(), "llama-cpp-python": pinned(compiler),
             **{name: version(name) for name in ("torch", "transformers", "bitsandbytes", "numpy")}},
         "weights": kind.weights(settings), "copy_bytes_per_second": copied, "base": base, "reference": kind.REFERENCE,
         "gate": GATE, "noise": doubts, "left_out": left_out, "arms": {name: arms[name] for name in workers},
         "loaded_only": {name: arm for name, arm in arms.items() if name not in workers}}
     found["limits"] = limits(found, kind.LIMITS)
+    if args.device != "tiny":  # there what is loaded besides is more than the weights
+        found["limits"] += frugal(found, kind.FRUGAL, kind.MOST_TO_LOAD)
     for worker in workers.values():
         worker.end()
     if args.device == "cpu":
@@ -200,6 +203,18 @@ def limits(found: dict[str, Any], wanted: tuple[tuple[str, str, str, float], ...
     return rows
 
 
+def frugal(found: dict[str, Any], names: tuple[str, ...], most: float) -> list[dict[str, Any]]:
+    """Of each of these arms: what it took at most while it loaded (on a GPU of its memory, else of its own), over its weights."""
+    rows = []
+    for name, arm in {**found["arms"], **found["loaded_only"]}.items():
+        if name in names:
+            load = arm["load"]
+            ratio = load["peak_bytes" if found["device"] == "gpu" else "own_peak_bytes"] / load["resident_bytes"]
+            rows.append({"what": "memory", "arm": name, "base": "its weights", "ratio": [ratio] * 3, "limit": most,
+                         "over": ratio > most})
+    return rows
+
+
 def pinned(compiler: str | None) -> str | None:
     return next(line.split("==")[1].split()[0] for line in peer.LOCK.read_text().splitlines()
                 if line.startswith("llama-cpp-python==")) if compiler else None
@@ -223,7 +238,7 @@ def report(found: dict[str, Any], before: dict[str, Any] | None) -> list[str]:
     if why := results.comparable(found, before):
         return [*lines, f"not compared: {why}"]
     for what in WHAT:
-        for name, (word, change) in results.later(found, before, what, found["reference"]).items():
+        for name, (word, change) in results.later(found, before, what).items():
             lines.append("{:8} {:22} {:8} {:.2f} ({:.2f} to {:.2f}) of {}".format(what, name, word, *change, before["when"]))
     return lines
 

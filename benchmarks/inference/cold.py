@@ -14,7 +14,7 @@ from statistics import median
 from benchmarks.inference.worker import ROOT
 
 TIMES = 3
-PARTS = ("start", "imports", "load", "first call")
+PARTS = ("start", "imports", "load", "first call", "after")
 
 
 def parts(model: Path, kept: Path, prompt: str) -> dict[str, dict[str, float]]:
@@ -22,6 +22,7 @@ def parts(model: Path, kept: Path, prompt: str) -> dict[str, dict[str, float]]:
 
     `start` is the interpreter and the arguments; `imports` in main.py includes the tokenizer; `first call` allocates and pages
     in, which is all the warm-up that a process with one question has: what it takes beyond a later forward pass is warm-up.
+    `after` the first token main.py hashes the weights, says which they were, and ends.
     """
     program = str(ROOT / "manifests" / "model")
     calls: dict[str, Callable[[], dict[str, float]]] = {
@@ -51,9 +52,9 @@ def main_py(call: list[str], model: Path, prompt: str) -> dict[str, float]:
                 if line.startswith(f"main.py: {part}"):
                     said[part] = time.time()
         answer = json.loads(process.stdout.read())
-    arm = answer["arms"][0]
+    ended, arm = time.time(), answer["arms"][0]
     return {"start": said["importing"] - begun, "imports": said["loading"] - said["importing"], "load": arm["load_seconds"],
-            "first call": arm["first_seconds"]}
+            "first call": arm["first_seconds"], "after": ended - said["loading"] - arm["load_seconds"] - arm["first_seconds"]}
 
 
 def arms_py(call: list[str], model: Path, prompt: str) -> dict[str, float]:
@@ -64,6 +65,6 @@ def arms_py(call: list[str], model: Path, prompt: str) -> dict[str, float]:
     begun = time.time()
     done = subprocess.run([sys.executable, *call, "--model", str(model), "--prompt", prompt], capture_output=True, text=True,
                           check=True)
-    answer = json.loads(done.stdout)
+    ended, answer = time.time(), json.loads(done.stdout)
     return {"start": start, "imports": answer["imported"] - begun - start, "load": answer["loaded"] - answer["imported"],
-            "first call": answer["first"] - answer["loaded"]}
+            "first call": answer["first"] - answer["loaded"], "after": ended - answer["first"]}

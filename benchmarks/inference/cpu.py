@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import platform
@@ -28,6 +29,11 @@ LIMITS = (("", PEER, "forward", 1.0), ("", PEER, "step", 2.0), ("", REFERENCE, "
 """What an arm ("": the fastest of torch's that passes the gate) may take, as a multiple of another arm's time."""
 
 LOADED_ONLY = (KEPT,)
+MOST_TO_LOAD = 1.3
+FRUGAL = (TUTORIAL, "LLM.int8 threshold 0", KEPT, "NF4", REFERENCE, "bf16", "arms bf16", "arms int8", "arms int4")
+"""What these arms may take of memory of their own while they load, as a multiple of their weights. Not the compiled ones: the
+compiler's modules count there."""
+
 timed = wall
 
 
@@ -58,6 +64,9 @@ def imports(name: str, settings: dict[str, Any]) -> AbstractContextManager[None]
 
     if name.startswith(("LLM", "NF4")):
         import bitsandbytes  # noqa: F401
+
+        # As in main.py: else the heap keeps what quantising frees, in some runs more than the weights
+        ctypes.CDLL(None).mallopt(-3, 2**20)
     return torch.inference_mode()
 
 

@@ -25,6 +25,9 @@ ARMS = (TUTORIAL, "LLM.int8 threshold 0", "LLM.int8 threshold 0 graph", "NF4", "
         "bf16 graph", REFERENCE, "fp32 graph")
 """LLM.int8 with its outliers looks at values on the host, and cannot be captured."""
 LOADED_ONLY: tuple[str, ...] = ()
+MOST_TO_LOAD = 1.3
+FRUGAL = (TUTORIAL, "NF4", "fp16", "bf16", REFERENCE)
+"""As in cpu.py, of the GPU's memory; by the eager arms, since a graph has buffers of its own."""
 LIMITS = (("fp16 graph", "fp16", "step", 0.35),)
 """Graph over eager, meant for an H100-class card. The share of the copy bandwidth in a step, there to be at least 65%, stands in
 the table."""
@@ -96,6 +99,8 @@ def drawn(config: dict[str, Any], dtype: Any, device: str, bits: dict[str, Any] 
     with tempfile.TemporaryDirectory(prefix="gpurunbook-bench-") as folder:
         model.save_pretrained(folder)
         del model
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()  # what it took to draw them is no part of the load
         return read(folder, dtype, device, bits)
 
 

@@ -15,7 +15,11 @@ from gpurunbook import bootstrap
 Ratio = tuple[float, float, float]
 """A ratio of medians, and its 95% interval; an interval of NaN where there are too few samples for one."""
 LEAST = 0.05
-"""No smaller difference is told: so far an arm may differ from itself, and one process from another by where its memory lies."""
+"""No smaller difference is told within a run: so far an arm may differ from itself, and one process from another by where its
+memory lies."""
+BETWEEN = 0.15
+"""No smaller difference is told between runs. Two quiet runs of the same code, 40 minutes apart, had arms at 0.89 to 1.11 of what
+the others made expect: memory lies elsewhere, and the host had other guests. No interval of one run knows of that."""
 
 
 def quantiles(ms: Sequence[float]) -> dict[str, float]:
@@ -42,33 +46,36 @@ Verdict = Literal["better", "same", "worse", "unknown"]
 
 
 def verdict(now: Ratio) -> Verdict:
-    """Of an arm's time now over then. `same` when all of the interval is within LEAST of 1, `unknown` when the interval allows
+    """Of an arm's time now over then. `same` when all of the interval is within BETWEEN of 1, `unknown` when the interval allows
     both a difference and none."""
     _, low, high = now
-    if high < 1 / (1 + LEAST):
+    if high < 1 / (1 + BETWEEN):
         return "better"
-    if low > 1 + LEAST:
+    if low > 1 + BETWEEN:
         return "worse"
-    return "same" if low >= 1 / (1 + LEAST) and high <= 1 + LEAST else "unknown"
+    return "same" if low >= 1 / (1 + BETWEEN) and high <= 1 + BETWEEN else "unknown"
 
 
-def later(now: Mapping[str, Any], then: Mapping[str, Any], what: str, base: str) -> dict[str, tuple[Verdict, Ratio]]:
-    """Each arm of both runs: (its time / the base arm's) now over then. The base carries what the machine does otherwise."""
-    def of(run: Mapping[str, Any], name: str) -> list[float]:
-        return list(run["arms"][name][what]["ms"])
+def later(now: Mapping[str, Any], then: Mapping[str, Any], what: str) -> dict[str, tuple[Verdict, Ratio]]:
+    """Each arm of both runs: (its time / the other arms') now over then. The others carry what the machine does otherwise.
 
+    They are the median over them, in each repetition, of their times over what they took then: one arm alone as the base would
+    lend its own luck to all verdicts. What makes all arms slower at once is therefore not seen.
+    """
+    both = [name for name in now["arms"] if name in then["arms"]]
+    took = {name: np.median(then["arms"][name][what]["ms"]) for name in both}
     found = {}
-    for name in now["arms"]:
-        if name == base or not all(name in run["arms"] and base in run["arms"] for run in (now, then)):
-            continue
+    for name in both if len(both) > 1 else ():
         change = 1.0
         spread = 0.0
         for run, sign in ((now, 1), (then, -1)):
-            middle, low, high = ratio(of(run, name), of(run, base))
+            others = np.median([np.divide(run["arms"][one][what]["ms"], took[one]) for one in both if one != name], axis=0)
+            middle, low, high = ratio(run["arms"][name][what]["ms"], list(others))
             change *= middle**sign
             spread += (np.log(high / low) / 2) ** 2  # the runs are independent: variances add
         width = float(np.exp(np.sqrt(spread)))
-        found[name] = (verdict(both := (change, change / width, change * width)), both)
+        interval = (change, change / width, change * width)
+        found[name] = verdict(interval), interval
     return found
 
 

@@ -26,28 +26,32 @@ def arms(found: Mapping[str, Any], what: str, base: str) -> Iterator[str]:
 
 
 def loads(found: Mapping[str, Any]) -> Iterator[str]:
-    """Peaks are those of load and calls together: transformers maps files, which become resident only when a call reads them."""
-    yield f"{'load':22} {'imports s':>9} {'load s':>7} {'weights MB':>11} {'peak MB':>8} {'peak / weights':>15}"
+    """`own` is memory that the system cannot take back, at most while loading; `all` has the pages of mapped files too, and the
+    calls': transformers maps a checkpoint, and its pages become resident when they are read."""
+    yield (f"{'load':22} {'imports s':>9} {'load s':>7} {'weights MB':>11} {'own MB':>8} {'all MB':>8} {'own / weights':>14} "
+           f"{'all / weights':>14}")
     for name, arm in {**found["arms"], **found["loaded_only"]}.items():
         load = arm["load"]
-        yield (f"  {name:20} {load['imports_s']:9.1f} {load['seconds']:7.2f} {load['resident_bytes'] / MB:11.0f} "
-               f"{load['peak_after_bytes'] / MB:8.0f} {load['peak_after_bytes'] / load['resident_bytes']:15.2f}")
+        weights, own, both = load["resident_bytes"], load["own_peak_bytes"], load["peak_after_bytes"]
+        yield (f"  {name:20} {load['imports_s']:9.1f} {load['seconds']:7.2f} {weights / MB:11.0f} {own / MB:8.0f} "
+               f"{both / MB:8.0f} {own / weights:14.2f} {both / weights:14.2f}")
 
 
 def limits(found: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for one in found:
-        shown = "{:5.2f} ({:.2f} to {:.2f})".format(*one["ratio"])
+        middle, low, high = one["ratio"]
+        shown = f"{middle:5.2f}" + (f" ({low:.2f} to {high:.2f})" if low < high else "")  # memory is counted once
         over = "  OVER" if one["over"] else ""
         yield f"{one['what']:8} {one['arm']} / {one['base']:16} {shown}, at most {one['limit']:g}{over}"
 
 
 def cold(parts: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-    """Seconds from exec to the first token, by part, as bars of the same scale."""
+    """Seconds from exec to the first token, by part, as bars of the same scale; and what follows until the process has ended."""
     names = ("start", "imports", "load", "first call")
     scale = 60 / max(sum(row[name] for name in names) for row in parts.values())
-    yield f"{'cold process':34} {'total s':>7}  " + "  ".join(f"{name:>10}" for name in names)
+    yield f"{'cold process':34} {'total s':>7}  " + "  ".join(f"{name:>10}" for name in (*names, "(after)"))
     for how, row in parts.items():
-        yield f"  {how:32} {sum(row[n] for n in names):7.2f}  " + "  ".join(f"{row[name]:10.2f}" for name in names)
+        yield f"  {how:32} {sum(row[n] for n in names):7.2f}  " + "  ".join(f"{row[name]:10.2f}" for name in (*names, "after"))
         yield "  " + "".join(mark * round(row[name] * scale) for name, mark in zip(names, "silf", strict=True))
 
 

@@ -13,8 +13,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,12 @@ class Worker:
         if not answer:
             raise RuntimeError("; ".join(self.log.read_text().splitlines()[-1:]) or f"exit code {self.process.wait()}")
         return json.loads(answer)
+
+    def load(self, ids: list[int]) -> dict[str, float]:
+        """What the child says of its load, and `own_peak_bytes`; see `own_memory`."""
+        with own_memory(self.process.pid) as peak:
+            said: dict[str, float] = self.ask("load", ids)
+        return said | {"own_peak_bytes": peak[0]}
 
     def timed(self, what: str) -> Callable[[], Sample]:
         """A function that calls the arm's `forward` or `step` once."""
@@ -136,9 +144,37 @@ def wall(work: Callable[[], Any]) -> Sample:
     return Sample((time.perf_counter_ns() - begun) / 1e6, (time.process_time_ns() - cpu) / 1e6)
 
 
-def _memory(field: str) -> int:
-    """Bytes, of /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+@contextmanager
+def own_memory(pid: int, every: float = 0.001) -> Iterator[list[int]]:
+    """The most memory of its own that a process had meanwhile, in bytes beyond what it had before: one figure in a list.
+
+    Own (RssAnon) is what the system cannot take back. Pages of a mapped file it can at any time, so they are no copy of the
+    weights, though VmRSS and VmHWM count them. The kernel keeps no peak of it: it is looked at every millisecond.
+    """
+    before, peak, done = _memory("RssAnon", pid), [0], threading.Event()
+
+    def watch() -> None:
+        while True:
+            ended = done.wait(every)
+            try:
+                peak[0] = max(peak[0], _memory("RssAnon", pid) - before)
+            except (OSError, StopIteration):  # it has died: who asked it finds out
+                return
+            if ended:
+                return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _memory(field: str, pid: int | str = "self") -> int:
+    """Bytes, of /proc/PID/status. Raises OSError or StopIteration for a process that has ended."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) << 10
 
 

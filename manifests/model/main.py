@@ -7,10 +7,10 @@ logits.PRECISION.f32 (float32, little-endian, one per token of the vocabulary). 
 """
 
 import argparse
+import ctypes
 import gc
 import hashlib
 import json
-import math
 import os
 import resource
 import sys
@@ -33,9 +33,8 @@ args = parser.parse_args()
 precisions = args.precisions.split(",")
 warm_up = 10 if args.repetitions else 0  # passes before the timed ones
 for option, wrong in {"--precisions": not set(precisions) <= set(DTYPES) or len(set(precisions)) < len(precisions),
-                  "--top": args.top < 1, "--repetitions": args.repetitions < 0,
-                  "--prompt": not args.prompt or args.prompt.encode(errors="ignore").decode() != args.prompt,
-                  f"--logits {args.logits}": not args.logits.parent.is_dir()}.items():
+    "--top": args.top < 1, "--repetitions": args.repetitions < 0, f"--logits {args.logits}": not args.logits.parent.is_dir(),
+    "--prompt": not args.prompt or args.prompt.encode(errors="ignore").decode() != args.prompt}.items():
     if wrong:
         parser.error(f"{option} cannot be so; see --help")
 
@@ -44,6 +43,8 @@ def say(text):
     print(f"main.py: {text}", file=sys.stderr, flush=True)
 
 
+gc.disable()  # the imports make a million objects, all to stay: looking for garbage among them takes a quarter of their time
+ctypes.CDLL(None).mallopt(-3, 2**20)  # M_MMAP_THRESHOLD: else the heap keeps what quantising frees, more than the weights
 say("importing torch and transformers")
 import torch  # noqa: E402
 
@@ -51,10 +52,10 @@ torch.compiler.set_default_backend("eager")  # else bitsandbytes imports torch's
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig  # noqa: E402
 
 torch.set_num_threads(len(os.sched_getaffinity(0)))
-cuda = torch.cuda.is_available()
-device = "cuda:0" if cuda else "cpu"
-half = "float16" if cuda and not torch.cuda.is_bf16_supported(including_emulation=False) else "bfloat16"  # a T4: fp16
-name = args.model or ("databricks/dolly-v2-3b" if cuda else "HuggingFaceTB/SmolLM2-135M-Instruct")
+gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
+device = "cuda:0" if gpu else "cpu"
+half = "float16" if gpu and not torch.cuda.is_bf16_supported(including_emulation=False) else "bfloat16"  # a T4: fp16
+name = args.model or ("databricks/dolly-v2-3b" if gpu else "HuggingFaceTB/SmolLM2-135M-Instruct")
 try:
     config, tokenizer = AutoConfig.from_pretrained(name), AutoTokenizer.from_pretrained(name)
 except (OSError, ValueError) as error:
@@ -79,7 +80,7 @@ def load(precision):
 
 def timed(work):
     """What `work` returns, and the milliseconds that the device took for it."""
-    if not cuda:
+    if not gpu:
         started = time.perf_counter_ns()
         return work(), (time.perf_counter_ns() - started) / 1e6
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -105,13 +106,9 @@ def copy_bandwidth(size=2**27):
 def predict(precision):
     """Load the model, run it once, keep all logits. Returns the model and what to say of this precision."""
     say(f"loading {precision}")
-    started = time.perf_counter()
-    model = load(precision)
-    loaded = time.perf_counter()
-    logits = forward(model)[0].float().cpu()
-    first = time.perf_counter()
-    data = logits.numpy().astype("<f4").tobytes()
-    args.logits.with_suffix(f".{precision}{args.logits.suffix}").write_bytes(data)
+    model, load_ms = timed(lambda: load(precision))
+    logits, first_ms = timed(lambda: forward(model)[0].float().cpu())
+    args.logits.with_suffix(f".{precision}{args.logits.suffix}").write_bytes(data := logits.numpy().astype("<f4").tobytes())
     logp = logits.double().log_softmax(0)
     top = logp.argsort(descending=True, stable=True)[:args.top]  # stable: equal ones in the order of their ids
     table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
@@ -119,9 +116,9 @@ def predict(precision):
     return model, {
         "precision": precision, "dtype": str(model.dtype).removeprefix("torch."),
         "top": [{**token(i), "p": logp[i].exp().item(), "logp": logp[i].item()} for i in top.tolist()],
-        "top_mass": logp[top].exp().sum().item(), "entropy_bits": (logp.exp() @ -logp).item() / math.log(2),
+        "top_mass": logp[top].exp().sum().item(), "entropy_bits": (logp.exp() @ -logp / logp.new_tensor(2).log()).item(),
         "linear_layers": Counter(type(m).__name__ for m in model.modules() if isinstance(m, torch.nn.Linear)),
-        "load_seconds": loaded - started, "first_seconds": first - loaded, "weight_bytes": model.get_memory_footprint() - unread,
+        "load_seconds": load_ms / 1e3, "first_seconds": first_ms / 1e3, "weight_bytes": model.get_memory_footprint() - unread,
         "peak_memory_bytes": torch.cuda.max_memory_allocated() or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "logits_sha256": hashlib.sha256(data).hexdigest(), "warm_up": warm_up, "samples_ms": []}
 
@@ -129,20 +126,21 @@ def predict(precision):
 with torch.inference_mode():
     copied = copy_bandwidth() if args.repetitions else None  # while there is room: no model is loaded yet
     arms = [predict(precision) for precision in precisions]
-    gc.freeze()  # a collection over the libraries' objects would land in one sample
     for i in range(-warm_up, args.repetitions):
         if i % 25 == 0:
             say(f"timing: {i} of {args.repetitions} done")
         for model, arm in arms[::-1] if i % 2 else arms:  # A B, B A, A B, ...: a drift hits all alike
-            milliseconds = forward(model)[1]
-            arm["samples_ms"] += [milliseconds] if i >= 0 else []
+            arm["samples_ms"] += [forward(model)[1]] * (i >= 0)
 
-digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(name).glob("*.safetensors"))))
+digest = hashlib.sha256()
+for path in sorted(Path(name).glob("*.safetensors")):
+    digest.update(torch.from_file(str(path), size=path.stat().st_size, dtype=torch.uint8).numpy())  # mapped: it may be 5.7 GB
 print(json.dumps({
     "schema": "gpurunbook/next-token/1", "prompt": args.prompt, "prompt_tokens": [token(i) for i in prompt[0].tolist()],
-    "model": getattr(config, "model_name", name), "vocab_size": config.vocab_size,
+    "model": getattr(config, "model_name", name), "vocab_size": config.vocab_size, "copy_bytes_per_second": copied,
     "revision": f"sha256:{digest.hexdigest()}" if Path(name).is_dir() else config._commit_hash,
     "versions": {"python": sys.version.split()[0], **{m: version(m) for m in ("torch", "transformers", "bitsandbytes")}},
-    "device": torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads",
-    "copy_bytes_per_second": copied, "arms": [arm for _, arm in arms]}), args.sentinel, sep="\n", end="", flush=True)
+    "device_memory_bytes": gpu.total_memory if gpu else None, "compute_capability": f"{gpu.major}.{gpu.minor}" if gpu else None,
+    "device": gpu.name if gpu else f"CPU, {torch.get_num_threads()} threads", "arms": [arm for _, arm in arms],
+}), args.sentinel, sep="\n", end="", flush=True)
 os._exit(0)  # the libraries' own way out takes 1.3 s and has nothing left to do

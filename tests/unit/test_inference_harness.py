@@ -109,19 +109,40 @@ def test_what_is_not_mine_is_of_others(tmp_path: Path) -> None:
 
 
 def run_of(factor: float, seed: int) -> dict[str, Any]:
-    """A run whose arm `fast` takes `factor` times as long as `fp32`, on a machine of its own speed."""
+    """A run whose arm `fast` takes `factor` times as long as `fp32`, on a machine of its own speed; the others' luck changes."""
     dice = np.random.default_rng(seed)
     speed = dice.uniform(5, 20)
+    luck = dice.uniform(0.97, 1.03, 4)
     return {"arms": {name: {"step": {"ms": list(speed * f * dice.lognormal(0, 0.02, 100))}} for name, f in
-                     (("fp32", 1), ("fast", factor))}}
+                     (("fp32", luck[0]), ("bf16", 0.7 * luck[1]), ("int8", 0.4 * luck[2]), ("fast", factor * luck[3]))}}
 
 
-@pytest.mark.parametrize(("now", "word"), [(0.5, "same"), (0.4, "better"), (0.6, "worse")])
+@pytest.mark.parametrize(("now", "word"), [(0.5, "same"), (0.35, "better"), (0.7, "worse")])
 def test_a_later_run_is_better_same_or_worse(now: float, word: str) -> None:
-    [(name, (said, (middle, low, high)))] = results.later(run_of(now, 1), run_of(0.5, 2), "step", "fp32").items()
-    assert (name, said) == ("fast", word)
-    assert low < now / 0.5 < high
+    found = results.later(run_of(now, 1), run_of(0.5, 2), "step")
+    said, (middle, low, high) = found.pop("fast")
+    assert said == word
     assert low < middle < high
+    assert middle == pytest.approx(now / 0.5, rel=0.1)
+    assert {said for said, _ in found.values()} == {"same"}, "what did not change, beside what did"
+
+
+def test_a_slower_machine_makes_no_arm_worse() -> None:
+    run = run_of(0.5, 1)
+    slower = {"arms": {name: {"step": {"ms": [2 * ms for ms in arm["step"]["ms"]]}} for name, arm in run["arms"].items()}}
+    assert {said for said, _ in results.later(slower, run, "step").values()} == {"same"}
+
+
+def test_the_reference_itself_may_become_slower_and_alone_is_said_to() -> None:
+    run, now = run_of(0.5, 1), run_of(0.5, 1)
+    now["arms"]["fp32"]["step"]["ms"] = [1.4 * ms for ms in now["arms"]["fp32"]["step"]["ms"]]
+    found = {name: said for name, (said, _) in results.later(now, run, "step").items()}
+    assert found == {"fp32": "worse", "bf16": "same", "int8": "same", "fast": "same"}
+
+
+def test_one_arm_alone_is_compared_with_nothing() -> None:
+    run = {"arms": {"fast": run_of(0.5, 1)["arms"]["fast"]}}
+    assert results.later(run, run, "step") == {}
 
 
 def test_a_difference_that_may_be_none_is_not_called() -> None:

@@ -92,6 +92,8 @@ def test_answer(tiny: Path, tmp_path: Path) -> None:
     assert [t["text"] for t in said["prompt_tokens"]] == ["h", "�", "�"]
     assert [t["token"] for t in said["prompt_tokens"]] == ["h", "Ã", "©"]
     assert said["vocab_size"] == 256
+    assert said["device"].startswith("CPU, ")
+    assert (said["device_memory_bytes"], said["compute_capability"]) == (None, None)  # of a GPU
     assert 1e8 < said["copy_bytes_per_second"] < 1e14
     assert set(said["versions"]) == {"python", "torch", "transformers", "bitsandbytes"}
     assert [(a["precision"], a["dtype"]) for a in said["arms"]] == [
@@ -121,6 +123,24 @@ def test_answer(tiny: Path, tmp_path: Path) -> None:
     table, looked_up = 4 * 256 * 64, 4 * 3 * 64  # bytes; the model has an embedding besides its output layer
     stored = sum(np.prod(tensor["shape"]) for name, tensor in header(tiny).items() if name != "__metadata__")
     assert said["arms"][2]["weight_bytes"] == pytest.approx(4 * stored - table + looked_up, abs=200), "but for rotary's buffers"
+
+
+def test_the_revision_of_weights_in_parts_is_that_of_all_of_them(tiny: Path, tmp_path: Path) -> None:
+    script = """
+import sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+AutoModelForCausalLM.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2], max_shard_size="200KB")
+AutoTokenizer.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])
+"""
+    subprocess.run([sys.executable, "-c", script, tiny, tmp_path / "parts"], check=True, timeout=200, capture_output=True)
+    parts = sorted((tmp_path / "parts").glob("*.safetensors"))
+    assert len(parts) > 1
+    said = json.loads(run("--model", tmp_path / "parts", "--precisions", "fp32", cwd=tmp_path).stdout)
+    assert said["revision"] == "sha256:" + hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
+
+
+def test_it_is_as_short_as_a_learner_likes() -> None:
+    assert len([line for line in MAIN.read_text().splitlines() if line.strip()]) <= 120
 
 
 def header(model: Path) -> dict[str, Any]:
