@@ -10,19 +10,39 @@ import os
 import signal
 import sys
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from gpurunbook import notebooks
+from jupyter_client.manager import KernelManager
 
-if TYPE_CHECKING:
-    from jupyter_client.manager import KernelManager
+from gpurunbook import notebooks, stages
+from gpurunbook.errors import RunbookError
 
 ASYNC = "jupyter_client.asynchronous.AsyncKernelClient"
 """The kind of client that papermill's engine talks to a kernel with."""
 
 SET_PDEATHSIG = 1
 """prctl(2)."""
+
+
+class Kernel(KernelManager):
+    """A kernel, with whoever talks to it: papermill's engine parts only from kernels that it started itself."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._clients: list[Any] = []
+
+    def client(self, **options: Any) -> Any:
+        self._clients.append(super().client(**options))
+        return self._clients[-1]
+
+    def end(self) -> None:
+        """At once: all that a kernel had to keep is synced, and waiting for its farewell takes 0.4 s."""
+        while self._clients:
+            self._clients.pop().stop_channels()
+        if self.has_kernel:
+            self.shutdown_kernel(now=True)
 
 
 def tie(parent: int) -> None:
@@ -35,24 +55,38 @@ def tie(parent: int) -> None:
         os._exit(1)
 
 
-def one_ahead(root: Path, names: Sequence[str]) -> Generator[KernelManager]:
+def one_ahead(root: Path, names: Sequence[str], keep: Path) -> Generator[Kernel]:
     """A running kernel for the notebook of each stage in turn, in the folder `root`; the one before is ended.
 
-    To be closed, which ends those that are there.
+    To be closed, which ends those that are there. `keep`: a folder for the files by which they are reached.
+
+    Raises:
+        RunbookError: the one whose turn it is cannot be started.
     """
-    current, following = None, None
+    following, there = None, list[Kernel]()
+    keep.mkdir(mode=0o700, exist_ok=True)
+    for left in keep.glob("*.json"):  # by a walk that was killed
+        left.unlink()
     try:
         for n in range(len(names)):
             current = following
             if current is None or not current.is_alive():  # one that was killed while it waited is no loss
-                _end(current)
-                current = _start(root, [])
-            following = _start(root, _imports(root, names[n + 1])) if n + 1 < len(names) else None
+                try:
+                    there.append(current := _start(root, keep / f"{names[n]}.now.json", []))
+                except OSError as error:
+                    raise RunbookError(f"no kernel could be started for {stages.notebook(names[n])}: {error.strerror or error}",
+                                       where=str(error.filename or keep), next="mend that, then run the same again") from error
+            following = None
+            with suppress(OSError):  # no reason to stop what comes before it
+                if n + 1 < len(names):
+                    there.append(following := _start(root, keep / f"{names[n + 1]}.json", _imports(root, names[n + 1])))
             yield current
-            _end(current)
+            current.end()
     finally:
-        for kernel in (current, following):
-            _end(kernel)
+        for kernel in there:
+            kernel.end()
+        with suppress(OSError):
+            keep.rmdir()
 
 
 def _imports(root: Path, stage: str) -> list[str]:
@@ -61,17 +95,10 @@ def _imports(root: Path, stage: str) -> list[str]:
     return [f"gpurunbook.stages.{stage}", "kubernetes.client.api.core_v1_api", *(["gpurunbook.plots"] if draws else [])]
 
 
-def _start(root: Path, modules: Sequence[str]) -> KernelManager:
-    from jupyter_client.manager import KernelManager
-    kernel = KernelManager(kernel_name="python3", client_class=ASYNC)
+def _start(root: Path, reached_by: Path, modules: Sequence[str]) -> Kernel:
+    kernel = Kernel(kernel_name="python3", client_class=ASYNC, connection_file=str(reached_by))
     lines = [f"__import__('gpurunbook.kernels').kernels.tie({os.getpid()});",  # expressions, which bind no name
              *(f"__import__({name!r});" for name in modules)]
     kernel.start_kernel(cwd=str(root), extra_arguments=["--log-level=ERROR", "--HistoryManager.hist_file=:memory:",
                                                         *(f"--IPKernelApp.exec_lines={line}" for line in lines)])
     return kernel
-
-
-def _end(kernel: KernelManager | None) -> None:
-    """At once: all that a kernel had to keep is synced, and waiting for its farewell takes 0.4 s."""
-    if kernel is not None and kernel.has_kernel:
-        kernel.shutdown_kernel(now=True)

@@ -45,7 +45,7 @@ class Checks(tuple[Check, ...]):
     @property
     def table(self) -> show.Table:
         columns, rows = ["check", "found"], [[c.name, c.evidence] for c in self]
-        for title, cells in (("found out later, it costs", [c.later for c in self]),
+        for title, cells in (("what finding it out later costs", [c.later for c in self]),
                              ("what mends it", ["" if c.state == "pass" else c.fix for c in self])):
             if any(cells):
                 columns.append(title)

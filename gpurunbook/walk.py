@@ -59,7 +59,7 @@ def walk(root: Path, folder: Path, names: Sequence[str], values: Mapping[str, An
     journal.append("runner", state="started", process=Process.of(os.getpid()).key, stages=list(names))
     interrupted.wait_for_others(journal)
     try:
-        with _following(journal, tell), closing(kernels.one_ahead(root, names)) as ahead:
+        with _following(journal, tell), closing(kernels.one_ahead(root, names, folder / "kernels")) as ahead:
             for stage, kernel in zip(names, ahead, strict=True):
                 refuse_modified(root, target, [stage], allowed)  # once more: it may have been changed since the walk began
                 code = notebooks.code(root, stage)

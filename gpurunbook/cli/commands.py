@@ -161,7 +161,8 @@ def run(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile =
     if "provision" in names:
         _agreed(chosen, run_id, values)
     folder = runs.resolve(chosen.root, chosen.target, chosen.path, run_id, start=True)
-    console.print(f"run [bold]{folder.name}[/] on {chosen.target}: {'going on with it' if folder.name in before else 'new'}")
+    console.print(f"run [bold]{folder.name}[/] on {chosen.target}: {'going on with it' if folder.name in before else 'new'}; "
+                  "below, ? looks and $ changes something")
     _walk(chosen, folder, names, values, as_json)
 
 

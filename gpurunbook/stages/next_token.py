@@ -135,7 +135,8 @@ def command(run: Run, facts: Facts, *, prompt: str, top: int = 10, precisions: s
     return run.kubectl.exec(
         facts.pod.name, "python", PROGRAM, f"--prompt={prompt}", f"--top={top}", f"--precisions={precisions}",
         f"--repetitions={repetitions}", f"--logits={FOLDER}/{logits}.f32", f"{in_pod.OPTION}{in_pod.sentinel()}",
-        container=facts.container, why="run main.py in the pod", limit=EXEC_LIMIT, data=True, usual=(8, 40))
+        container=facts.container, why="run main.py in the pod", limit=EXEC_LIMIT, data=True,
+        usual=(12, 60) if repetitions else (8, 40))
 
 
 def measure(run: Run, facts: Facts, command: Command) -> Prediction:

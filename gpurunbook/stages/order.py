@@ -27,17 +27,21 @@ def refuse(run: Run) -> None:
     if run.journal.last("stage", stage=stage, state="done"):
         show.show(show.Box(f"{why}, though {stages.stem(stage)} was done", ("why: gpurunbook gpu",), "warn"))
         return
-    raise RunbookError(f"too early: {stages.stem(stage)} has not been done in this cluster: {why}",
-                       where="kubectl describe nodes", next=f"run notebooks/{stages.notebook(stage)} first, or: "
-                       f"gpurunbook run --run-id {run.id} --from {stage}; nothing was changed")
+    here, where = ("", str(run.journal.path)) if stage == "provision" else (" in this cluster", "kubectl describe nodes")
+    raise RunbookError(f"too early: {stages.stem(stage)} has not been done{here}: {why}", where=where,
+                       next=f"run notebooks/{stages.notebook(stage)} first, or: gpurunbook run --run-id {run.id} --from {stage}; "
+                       "nothing was changed")
 
 
 def missing(run: Run) -> tuple[str, str] | None:
     """(the stage that comes first, why); None where nothing is missing, or nobody tells.
 
-    05 needs a GPU node that takes pods, 06 besides one with a GPU to give, unless it has deployed already. That 07 and 08 need
-    a pod which is ready they say themselves.
+    All but 01, 02 and 09 need a cluster; 05 needs a GPU node that takes pods, 06 besides one with a GPU to give, unless it has
+    deployed already. That 07 and 08 need a pod which is ready they say themselves.
     """
+    from gpurunbook.runbook import WITHOUT_CLUSTER
+    if run.stage not in WITHOUT_CLUSTER and not run.journal.last("stage", stage="provision"):
+        return "provision", "this run has no cluster yet"
     if run.stage not in ("gpu_operator", "model"):
         return None
     from kubernetes.config import ConfigException

@@ -129,7 +129,7 @@ def call(argv: list[str], arms: Arms | None, folder: Path, trace: Trace) -> int:
     import papermill
 
     from gpurunbook import cli
-    papermill.execute_notebook, kernels.one_ahead = execute, lambda root, names: (None for _ in names)
+    papermill.execute_notebook, kernels.one_ahead = execute, lambda root, names, keep: (None for _ in names)
     audit.arm()
     arm(arms or Arms(), folder, trace)
     sys.argv = ["gpurunbook", *argv]

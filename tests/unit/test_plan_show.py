@@ -140,7 +140,7 @@ def test_checks_name_what_mends_only_what_is_not_well() -> None:
     assert mixed.to_json()[1] == {"name": "b", "state": "fail", "evidence": "not seen", "fix": "mend it",
                                   "later": ""}
     dear = Checks([Check("c", "pass", "seen", "", "15 min")])
-    assert repr(dear).splitlines() == ["  check  found  found out later, it costs", "✓ c      seen   15 min"]
+    assert repr(dear).splitlines() == ["  check  found  what finding it out later costs", "✓ c      seen   15 min"]
 
 
 def test_a_plan_shows_the_short_lines_and_keeps_the_full_ones_a_fold_away() -> None:
