@@ -45,7 +45,7 @@ def watched(run: Run, plan: Plan) -> Iterator[None]:
         before = look(run)
         run.journal.append("before", stage=run.stage, seen=before.seen, left_out=before.left_out)
     yield
-    tell(run, before, look(run))
+    tell(run, before, look(run), ran=bool(plan))
 
 
 def _shows(command: Command) -> bool:
@@ -53,16 +53,20 @@ def _shows(command: Command) -> bool:
     return command.changes and not {"exec", "cp"} & set(command.argv)
 
 
-def tell(run: Run, before: Look, after: Look) -> None:
+def tell(run: Run, before: Look, after: Look, *, ran: bool = False) -> None:
     """Journal what differs between two looks, and show it; nothing where there is no cluster at either end.
 
     Nor at one end, where the cluster is not ours: the kubeconfig came or went then, and not the cluster.
+
+    Args:
+        ran: commands ran, whose own lines stand above: they may have made what is not looked at, such as a ConfigMap or a role.
     """
     known = run.target.ours or not (before.absent or after.absent)
     rows, left_out = differences(before, after) if known else [], before.left_out | after.left_out
     run.journal.append("changed", stage=run.stage, rows=rows, left_out=left_out, since=before.time)
     if known and (before.there or after.there):
-        show.show(table(rows, left_out, f" since {when(before.time)} UTC, when an earlier try began" if before.time else ""))
+        since = f" since {when(before.time)} UTC, when an earlier try began" if before.time else ""
+        show.show(table(rows, left_out, since, _kinds(before, after) if ran else ""))
 
 
 def since_plan(run: Run) -> show.Table | show.Box:
@@ -98,14 +102,27 @@ def _of(record: Object) -> Look:
     return Look(record["seen"], record["left_out"], record["time"])
 
 
-def table(rows: list[Row], left_out: dict[str, str], since: str = "") -> show.Table | show.Box:
-    """object | before | after; a line where nothing differs."""
+def _kinds(before: Look, after: Look) -> str:
+    """What was looked at, at both ends: `nodes, pods`; "" where a cluster came or went, which is told whole."""
+    both = [kind for kind in before.seen if kind in after.seen and kind != CLUSTER and kind not in after.left_out]
+    return ", ".join(dict.fromkeys(f"{kind.partition(INSIDE)[0].removesuffix('s')}s" for kind in both))
+
+
+def table(rows: list[Row], left_out: dict[str, str], since: str = "", kinds: str = "") -> show.Table | show.Box:
+    """object | before | after; a line where nothing differs.
+
+    Args:
+        kinds: of what the rows are, where a command ran that may have made something else.
+    """
     if CLUSTER in left_out:
         return show.Box(f"what changed in the cluster{since} was not seen: it {left_out[CLUSTER]}", ())
     caption = f"{'what' if rows else 'nothing that this looks at'} changed in the cluster{since}"
+    if kinds:
+        caption = f"{caption}, of its {kinds}" if rows else (
+            f"no change{since} in what is looked at ({kinds}); the lines above tell what else was done")
     for why in dict.fromkeys(left_out.values()):
-        kinds = dict.fromkeys(_many(kind) for kind, other in left_out.items() if other == why)
-        caption += f"; {why}: {', '.join(kinds)}"
+        unseen = dict.fromkeys(_many(kind) for kind, other in left_out.items() if other == why)
+        caption += f"; {why}: {', '.join(unseen)}"
     return show.Table(("object", "before", "after"), rows, caption) if rows else show.Box(caption, ())
 
 

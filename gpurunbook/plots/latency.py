@@ -19,15 +19,17 @@ from gpurunbook.prediction import arm_name
 from gpurunbook.stages.latency import compared, roofline, summary
 
 MARKERS = "os^Dv*"
-SIGNS = "●■▲◆▼★"
 SHARES = {"p50": 50, "p95": 95, "p99": 99}
+Label = tuple[float, str, int]
+"""(milliseconds, words, the arm's index)."""
 
 
 def latency(result: Result, *, footer: str, path: Path | None = None, theme: Theme = "light") -> Chart:
     """Every sample of every arm in the order measured, beside it their distribution (ECDF) with p50, p95 and p99.
 
-    Both share one axis of milliseconds. Samples over four times the largest median are arrows at its end; the legend says
-    how many and how large. The dotted line across both is the roofline of an arm: its weights read once, a rough floor.
+    Both share one axis of milliseconds. Samples and percentiles over four times the largest median are arrows at its end; the
+    legend says how many samples and how large. The dotted line across both is the roofline of an arm: its weights read once, a
+    rough floor.
 
     Args:
         result: what main.py printed, with samples.
@@ -72,11 +74,13 @@ def _latency(result: Result, footer: str, theme: Theme) -> Chart:
     right.set_xticks([0, 50, 95], ["0%", "50%", "95%"])
     labels = [label for i, arm in enumerate(arms) for label in _arm(left, right, arm, i, top, colours)]
     labels += _rooflines(left, right, result, colours, top)
-    for (value, text, colour), beside in zip(labels, _apart([v for v, _, _ in labels], top * 0.058), strict=True):
-        right.annotate(text, (1, value), (1.07, beside), xycoords=right.get_yaxis_transform(), va="center", color=colours.text,
+    for (value, text, i), beside in zip(labels, _apart([v for v, _, _ in labels], top * 0.058, top), strict=True):
+        right.annotate(text, (1, value), (1.13, beside), xycoords=right.get_yaxis_transform(), va="center", color=colours.text,
                        textcoords=right.get_yaxis_transform(), fontsize=9, annotation_clip=False,
-                       arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 1, "shrinkA": 1, "shrinkB": 0,
+                       arrowprops={"arrowstyle": "-", "color": colours.arms[i], "linewidth": 1, "shrinkA": 4, "shrinkB": 0,
                                    "relpos": (0, 0.5)})
+        right.plot([1.085], [beside], MARKERS[i], transform=right.get_yaxis_transform(), color=colours.arms[i], markersize=6.5,
+                   clip_on=False, zorder=4)
     handles: list[Artist] = list(left.get_legend_handles_labels()[0])
     if copied:
         handles.append(Line2D([], [], color=colours.muted, linewidth=1.3, linestyle=":", label=(
@@ -86,8 +90,8 @@ def _latency(result: Result, footer: str, theme: Theme) -> Chart:
     return figure
 
 
-def _arm(left: Axes, right: Axes, arm: Result, i: int, top: float, colours: Palette) -> list[tuple[float, str, str]]:
-    """Draw one arm into both; returns (milliseconds, label, colour) of its percentiles."""
+def _arm(left: Axes, right: Axes, arm: Result, i: int, top: float, colours: Palette) -> list[Label]:
+    """Draw one arm into both; returns the labels of its percentiles. One above the axis is an arrow at its end."""
     samples, s, colour = np.asarray(arm["samples_ms"], dtype=np.float64), summary(arm["samples_ms"]), colours.arms[i]
     order, beyond = np.arange(1, len(samples) + 1), samples > top
     over = f"; {beyond.sum()} above the chart, up to {samples.max():.0f} ms" if beyond.any() else ""
@@ -99,22 +103,22 @@ def _arm(left: Axes, right: Axes, arm: Result, i: int, top: float, colours: Pale
                color=colour, linewidth=1.8, where="pre")
     labels = []
     for key, share in SHARES.items():
-        if s[key] <= top:
-            right.plot([share], [s[key]], MARKERS[i], color=colour, markersize=8, markeredgecolor=colours.text,
-                       markeredgewidth=1.1, clip_on=False, zorder=3)
-            right.plot([share, 100], [s[key]] * 2, color=colour, linewidth=0.9)
-            labels.append((s[key], f"{SIGNS[i]} {key} {s[key]:.1f} ms", colour))
+        at, above = min(s[key], top), s[key] > top
+        right.plot([share], [at], "^" if above else MARKERS[i], color=colour, markersize=8, markeredgecolor=colours.text,
+                   markeredgewidth=1.1, clip_on=False, zorder=3)
+        right.plot([share, 100], [at] * 2, color=colour, linewidth=0.9)
+        labels.append((at, f"{key} {s[key]:.1f} ms{' ↑' if above else ''}", i))
     return labels
 
 
-def _rooflines(left: Axes, right: Axes, result: Result, colours: Palette, top: float) -> list[tuple[float, str, str]]:
+def _rooflines(left: Axes, right: Axes, result: Result, colours: Palette, top: float) -> list[Label]:
     labels = []
     for i, arm in enumerate(result["arms"][:len(MARKERS)]):
         floor = roofline(result, arm)
         if floor is not None and floor <= top:
             for axes in (left, right):
                 axes.axhline(floor, color=colours.arms[i], linewidth=1.3, linestyle=":")
-            labels.append((floor, f"{SIGNS[i]} floor ~{floor:.1f} ms", colours.arms[i]))
+            labels.append((floor, f"floor ~{floor:.1f} ms", i))
     return labels
 
 
@@ -122,12 +126,19 @@ def _say(s: dict[str, float]) -> str:
     return f"p50 {s['p50']:.1f}, p95 {s['p95']:.1f}, p99 {s['p99']:.1f} ms"
 
 
-def _apart(values: Sequence[float], gap: float) -> list[float]:
-    """Positions at least `gap` apart, each near its value, in the values' order; the lowest clear of the axis at 0."""
+def _apart(values: Sequence[float], gap: float, top: float) -> list[float]:
+    """Positions at least `gap` apart, each near its value, in the values' order; the lowest clear of the axis at 0.
+
+    The highest is at `top`, unless so many do not fit below it.
+    """
     placed: dict[int, float] = {}
     last = -0.3 * gap
-    for i in sorted(range(len(values)), key=lambda i: values[i]):
+    order = sorted(range(len(values)), key=lambda i: values[i])
+    for i in order:
         placed[i] = last = max(float(values[i]), last + gap)
+    last = max(top, (len(values) - 0.3) * gap) + gap
+    for i in reversed(order):
+        placed[i] = last = min(placed[i], last - gap)
     return [placed[i] for i in range(len(values))]
 
 

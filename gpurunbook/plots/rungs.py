@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import textwrap
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
 
 from gpurunbook.plots.files import kept
 from gpurunbook.plots.page import OURS, PALETTES, Chart, Theme, bare, page
+from gpurunbook.readiness.durations import Duration, durations
 from gpurunbook.readiness.rungs import BY_NAME, Ladder, NodeLadder
 from gpurunbook.times import took
 
 
 def rungs(ladder: Ladder, *, footer: str, path: Path | None = None, theme: Theme = "light") -> Chart:
-    """Bars from the end of the rung below to the end of this one, of the node that was last.
+    """What each rung took, one after the other, of the node that was last: see readiness.durations.
 
     Rungs of which nothing tells when they were done are left out, and said below the chart.
 
@@ -31,23 +32,24 @@ def rungs(ladder: Ladder, *, footer: str, path: Path | None = None, theme: Theme
     return _rungs(ladder, footer, theme)
 
 
-def _slowest(ladder: Ladder) -> tuple[NodeLadder | None, list[tuple[str, float, float]]]:
+def _slowest(ladder: Ladder) -> tuple[NodeLadder | None, list[Duration]]:
     """The node that was last, and its bars."""
-    slowest = max(ladder.nodes, key=lambda n: [t for _, t in timed(n)][-1:] or [datetime.min], default=None)
-    return slowest, spans(timed(slowest)) if slowest else []
+    slowest = max(ladder.nodes, key=lambda n: max((t for _, t in timed(n)), default=datetime.min), default=None)
+    return slowest, durations(timed(slowest), dict(ladder.commands)) if slowest else []
 
 
 @matplotlib.rc_context(OURS)
 def _rungs(ladder: Ladder, footer: str, theme: Theme) -> Chart:
     colours = PALETTES[theme]
     slowest, bars = _slowest(ladder)
-    height = 2.25 + 0.34 * max(len(bars), 1)
+    said = _said(ladder, slowest, bars)
+    height = 2.1 + 0.16 * len(said) + 0.34 * max(len(bars), 1)
     others = f", the slowest of {len(ladder.nodes)} GPU nodes" if len(ladder.nodes) > 1 else ""
     figure, above = page("From the node to the GPU, rung by rung", footer, colours, height=height)
     figure.text(0.04, above, f"{slowest.node if slowest else 'no GPU node'}{others}", color=colours.muted, fontsize=9.5,
                 va="center", parse_math=False)
-    bottom = 1.0 / height
-    axes = figure.add_axes((0.25, bottom, 0.71, above - bottom - 0.4 / height))
+    bottom = (0.85 + 0.16 * len(said)) / height
+    axes = figure.add_axes((0.265, bottom, 0.695, above - bottom - 0.4 / height))
     bare(axes, colours)
     total = max((start + seconds for _, start, seconds in bars), default=1.0) or 1.0
     axes.set_xlim(0, total * 1.42)
@@ -64,21 +66,20 @@ def _rungs(ladder: Ladder, footer: str, theme: Theme) -> Chart:
               fontsize=9)
     axes.set_yticks(range(len(bars)), [BY_NAME[name].title for name, _, _ in bars], color=colours.text, fontsize=10)
     axes.grid(axis="x", color=colours.grid, linewidth=0.8)
-    untold = [BY_NAME[s.rung].title for s in slowest.steps if s.state == "done" and s.since is None] if slowest else []
-    said = "seconds since the first of them was done" + (f"; no time is known of: {', '.join(untold)}" if untold else "")
-    axes.set_xlabel(said, color=colours.muted, fontsize=9)
+    axes.set_xlabel("\n".join(said), color=colours.muted, fontsize=9, linespacing=1.4)
     figure.alt = "Time per rung: " + "; ".join(f"{BY_NAME[n].title} {took(s)}" for n, _, s in bars) + "."
     return figure
 
 
+def _said(ladder: Ladder, node: NodeLadder | None, bars: list[Duration]) -> list[str]:
+    """The lines below the axis."""
+    asked = {rung for rung, _ in ladder.commands} & {bar.rung for bar in bars}
+    untold = [BY_NAME[step.rung].title for step in node.steps if step.state == "done" and step.since is None] if node else []
+    return ["seconds, rung after rung" + ("; a rung that waits for your command, from the command on" if asked else ""),
+            "the API tells most times in whole seconds, so a bar may be off by one",
+            *textwrap.wrap(f"not timed: {', '.join(untold)}" if untold else "", 90)]
+
+
 def timed(node: NodeLadder) -> list[tuple[str, datetime]]:
-    """(rung, when it was done) of the rungs that are done and whose time is known, in the order of time."""
-    found = [(step.rung, step.since) for step in node.steps if step.state == "done" and step.since]
-    return sorted(found, key=lambda pair: pair[1])
-
-
-def spans(told: list[tuple[str, datetime]]) -> list[tuple[str, float, float]]:
-    """(rung, start, seconds): each from the end of the one done before it; the first begins the clock and is not drawn."""
-    began = told[0][1] if told else None
-    return [(name, (before - began).total_seconds(), (at - before).total_seconds())
-            for (_, before), (name, at) in pairwise(told) if began]
+    """(rung, when it was done) of the rungs that are done and whose time is known."""
+    return [(step.rung, step.since) for step in node.steps if step.state == "done" and step.since]

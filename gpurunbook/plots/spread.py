@@ -26,6 +26,8 @@ DASHES: tuple[Literal["--", "-", ":"], ...] = ("--", "-", ":")
 POINTS = 120
 """Ranks that are drawn and kept of each curve, evenly spread on a logarithmic axis."""
 
+DEFINED = "margin: the first token's probability minus the second's; choices: 2 to the power of the entropy"
+
 Curves = dict[float, NDArray[np.float64]]
 """Temperature -> probabilities, most likely first."""
 
@@ -54,11 +56,11 @@ def spread(result: Result, logits: Mapping[str, Path], *, footer: str, path: Pat
 
 @matplotlib.rc_context(OURS)
 def _draw(result: Result, arms: list[Result], curves: list[Curves], apart: float | None, footer: str, theme: Theme) -> Chart:
-    colours, height = PALETTES[theme], 5.4 + 0.24 * len(arms) * len(TEMPERATURES)
+    colours, height = PALETTES[theme], 5.6 + 0.24 * len(arms) * len(TEMPERATURES)
     figure, above = page("How sure the model is: all probability, by rank", footer, colours, height=height,
                          made_by=made_by(result))
     above = chips(figure, [visible(t) for t in result["prompt_tokens"]], above, colours, lines=1)
-    table = (1.25 + 0.24 * len(arms) * len(TEMPERATURES)) / height
+    table = (1.45 + 0.24 * len(arms) * len(TEMPERATURES)) / height
     bottom = table + 0.62 / height
     wide = (0.87 - 0.035 * (len(arms) - 1)) / len(arms)
     for i, (arm, curve) in enumerate(zip(arms, curves, strict=True)):
@@ -117,8 +119,9 @@ def _figures(figure: Chart, arms: list[Result], curves: list[Curves], apart: flo
         figure.add_artist(Line2D([0.275, 0.325], [y, y], color=colours.arms[arm], linestyle=DASHES[t],
                                  linewidth=2.4 if row["temperature"] == 1 else 1.6))
     if apart is not None:
-        figure.text(0.04, 0.82 / height, f"{arm_name(arms[0])} differs from {arm_name(arms[1])} by {apart:.2f} bits "
+        figure.text(0.04, 1.06 / height, f"{arm_name(arms[0])} differs from {arm_name(arms[1])} by {apart:.2f} bits "
                     "(Kullback-Leibler)", color=colours.text, fontsize=9.5, va="center", parse_math=False)
+    figure.text(0.04, 0.82 / height, DEFINED, color=colours.muted, fontsize=9, va="center", parse_math=False)
 
 
 def _ranks(size: int) -> NDArray[np.int64]:

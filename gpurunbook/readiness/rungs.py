@@ -104,10 +104,14 @@ class NodeLadder:
 
 @dataclass(frozen=True, repr=False)
 class Ladder:
-    """Every GPU node's ladder, and what is wrong, each trouble once."""
+    """Every GPU node's ladder, and what is wrong, each trouble once.
+
+    `commands`: (rung, when the command began that it waits for), where a person gave one and somebody looked.
+    """
 
     nodes: tuple[NodeLadder, ...]
     findings: tuple[Finding, ...] = ()
+    commands: tuple[tuple[str, datetime], ...] = ()
 
     @property
     def table(self) -> show.Table:
@@ -162,7 +166,7 @@ class Ladder:
     def to_json(self) -> dict[str, Any]:
         """Nodes, steps and findings as plain values, with what is usual on AWS; times in ISO 8601, durations in seconds."""
         from gpurunbook.readiness.causes import CAUSES
-        whole = asdict(self)
+        whole = asdict(self) | {"commands": {rung: began.isoformat() for rung, began in self.commands}}
         for node in whole["nodes"]:
             for step in node["steps"]:
                 rung = BY_NAME[step["rung"]]

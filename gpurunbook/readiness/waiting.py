@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gpurunbook import cells, live
@@ -12,7 +13,7 @@ from gpurunbook.files import write
 from gpurunbook.masking import hide
 from gpurunbook.plan import Check
 from gpurunbook.plan import State as Mark
-from gpurunbook.readiness import look
+from gpurunbook.readiness import durations, look
 from gpurunbook.readiness.causes import CAUSES
 from gpurunbook.readiness.rungs import BY_NAME, RUNGS, Ladder, State, Step
 from gpurunbook.readiness.screen import Screen, summary
@@ -36,11 +37,12 @@ def wait(run: Run, until: str, *, policy: bool) -> Ladder:
     """
     what, screen, blocker, seen = f"GPU nodes reach: {BY_NAME[until].title}", Screen(until), "", look.Seen(_before(run))
     step = live.Live(what, None, lambda: run.target.meter(run), live.LOOKS)
-    limit, saved = run.target.wait_limit(run), None
+    limit, saved, commands = run.target.wait_limit(run), None, tuple(durations.commands(run.journal.records()).items())
     looks = look.follow(run, timeout=limit, seen=seen, exec_too=False, over=lambda one: False)
     try:
         with step, closing(looks):  # its watches end with this block, whatever happens in it
-            for found in looks:
+            for seen_now in looks:
+                found = replace(seen_now, ladder=replace(seen_now.ladder, commands=commands))
                 screen(found.ladder, found.seconds)
                 step.usual = step.usual or usual(found.ladder, until, run.target.patience(run))
                 if found.ladder != saved:

@@ -49,6 +49,11 @@ class Overlap:
     def ratio(self) -> float:
         return self.wall / self.serial
 
+    @property
+    def saved(self) -> bool:
+        """Whether it saved anything that two decimals of the ratio show; of an instant rehearsal the rest is noise."""
+        return f"{self.ratio:.2f}" != "1.00"
+
 
 @dataclass(frozen=True)
 class Gantt:

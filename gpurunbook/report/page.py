@@ -47,7 +47,8 @@ def write(folder: Path) -> Path:
                               lstrip_blocks=True, undefined=StrictUndefined, finalize=_cleaned)
     environment.filters |= {"took": times.took, "tick": times.tick, "usually": times.usually, "quoted": quoted}
     target = targets.get(info.target)
-    path = folder / "report.html"
+    path, by_name = folder / "report.html", {story.name: story for story in told}
+    later = by_name["model"].outcome == "done" and by_name["model"].since > by_name["gpu_operator"].since
     page = partial(
         environment.get_template("report.html").render,
         run=info, stories=told, outcome=outcome(info, told, records), stages_done=stages_done(told), length=length(records),
@@ -55,7 +56,7 @@ def write(folder: Path) -> Path:
         programs={r["name"]: r for r in records if r["kind"] == "program"}, header=_header(folder, records),
         versions={name: version(name) for name in PACKAGES} | {"Python": platform.python_version()},
         ours=target.ours, spent=target.spent(folder), tokens=tokens(folder), latency=latencies(folder), gantt=gantt(records),
-        advice=advice(folder), tails=_tails(records), ladder=rung_times.read(folder))
+        advice=advice(folder), tails=_tails(records), ladder=rung_times.read(folder, later=later), later=later)
     text = len(page(pictures=pictures(folder, told, 0)).encode())
     files.write(path, page(pictures=pictures(folder, told, min(ROOM, (LARGEST - text) * 3 // 4))))
     return path

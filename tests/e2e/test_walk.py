@@ -70,6 +70,9 @@ def test_pictures_and_report_are_there(walked: Cluster) -> None:
     assert "EC2, its quotas" in page
     assert 'id="time"' in page
     assert "image pull on " in page
+    asked = json.loads((walked.folder / "artifacts" / "ladder.json").read_text())["commands"]
+    assert asked.keys() == {"release", "smoke"}, "from a person's command on, not from when that person began to read"
+    assert "the model is not deployed" not in page
     for stage in stages.NAMES[:-1]:
         assert f'id="stage-{stage}"' in page
 

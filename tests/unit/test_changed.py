@@ -147,7 +147,18 @@ def test_what_a_plan_changed_is_shown_and_journalled_around_its_commands(run: Ru
     assert kinds(run) == ["before", "intent", "result", "changed"]
     assert rows(run) == [["node a: taints", "k:NoSchedule", "none"], ["node a: allocatable GPUs", "0", "1"],
                          ["Deployment dolly", "absent", "ready 1/1, x/y:1"], ["pods in default", "none", "2 Running"]]
-    assert "what changed in the cluster\nobject" in capsys.readouterr().out
+    assert ("what changed in the cluster, of its nodes, namespaces, Helm releases, Deployments, DaemonSets, pods\nobject"
+            in capsys.readouterr().out)
+
+
+def test_a_command_that_made_what_is_not_looked_at_is_not_told_to_have_done_nothing(world: World,
+                                                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    """A ClusterRole, a ConfigMap: the command's own lines say so, right above."""
+    provision = opened(world, "provision")
+    provision.apply(provision.plan([touch(world, "echo", "clusterrole created")], "as asked"))
+    said = capsys.readouterr().out
+    assert "no change in what is looked at (nodes); the lines above tell what else was done" in said
+    assert "nothing" not in said
 
 
 def test_nothing_is_asked_for_a_plan_that_no_object_shows(run: Run, world: World) -> None:

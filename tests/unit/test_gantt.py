@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gpurunbook.plots import rungs
-from gpurunbook.readiness.rungs import Ladder, NodeLadder, Step
-from gpurunbook.report.gantt import Gantt, gantt
+from gpurunbook.readiness.rungs import RUNGS, Ladder, NodeLadder, Step
+from gpurunbook.report.gantt import Gantt, Overlap, gantt
 
 ZERO = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HELM = ["/bin/helm", "upgrade", "--install", "gpu-operator", "nvidia/gpu-operator"]
@@ -64,6 +64,8 @@ def test_one_after_the_other_adds_what_was_done_at_once(pulling: float, pulled: 
     assert overlap is not None
     assert (overlap.wall, overlap.serial) == (68, serial)
     assert overlap.ratio == 68 / serial
+    assert overlap.saved == (serial > 68)
+    assert not Overlap(16.0, 16.07).saved, "it would be told as a ratio of 1.00"
 
 
 def test_no_overlap_without_a_pull_and_nothing_without_a_stage() -> None:
@@ -91,8 +93,18 @@ def test_rungs_are_drawn_in_time_and_say_what_is_not_known(tmp_path: Path) -> No
     assert figure.alt == "Time per rung: node Ready 2.0 s; driver 2 min 7 s; GPU allocatable 3.0 s."
     words = [t.get_text() for t in figure.findobj() if hasattr(t, "get_text")]
     assert "n1, the slowest of 2 GPU nodes" in words
-    assert any("no time is known of: cloud controller done" in w for w in words)
+    assert any("not timed: cloud controller done" in w for w in words)
     assert (tmp_path / "r.png").stat().st_size > 5000
+
+
+def test_no_word_of_a_chart_of_rungs_is_cut_off() -> None:
+    untold = tuple(Step(rung.name, "done", ZERO if rung.name in ("joined", "exec") else None) for rung in RUNGS)
+    figure = rungs(Ladder((NodeLadder("n", untold),), (), (("exec", ZERO),)), footer="f")
+    figure.png()
+    label = figure.axes[0].xaxis.label.get_window_extent()
+    assert figure.bbox.x0 < label.x0 < label.x1 < figure.bbox.x1
+    [footer] = [text for text in figure.texts if text.get_text() == "f"]
+    assert label.y0 > footer.get_window_extent().y1
 
 
 def test_a_ladder_without_nodes_can_be_drawn() -> None:

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -201,7 +202,7 @@ def test_no_glyph_is_missing(result: dict[str, Any], recwarn: pytest.WarningsRec
 def test_latency_says_percentiles_and_outliers(result: dict[str, Any], tmp_path: Path) -> None:
     figure = plots.latency(result, footer="f", path=tmp_path / "l.png")
     assert any("1 above the chart, up to 900 ms" in text for text in words(figure))
-    assert "■ p50 25.0 ms" in words(figure)
+    assert {"p50 25.0 ms", "p50 50.0 ms"} <= set(words(figure))
     assert "p50 50.0" in figure.alt
     said = "8-bit LLM.int8 (fp16) takes 2.00 times as long as reference (bf16) (95% interval, roughly: 2.00 to 2.00)"
     assert said in words(figure)
@@ -209,9 +210,39 @@ def test_latency_says_percentiles_and_outliers(result: dict[str, Any], tmp_path:
     assert len((tmp_path / "l.csv").read_text().splitlines()) == 201
 
 
+def test_percentiles_above_the_axis_are_arrows_at_its_end_with_their_values(result: dict[str, Any]) -> None:
+    result["arms"][0]["samples_ms"] = [50.0] * 90 + [900.0] * 10
+    figure = plots.latency(result, footer="f")
+    right = figure.axes[1]
+    assert {"p95 900.0 ms ↑", "p99 900.0 ms ↑", "p95 25.0 ms"} <= set(words(figure))
+    arrows = [line for line in right.lines if line.get_marker() == "^"]
+    end = right.get_ylim()[1]
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in arrows] == [(95, end), (99, end)]
+    figure.png()
+    boxes = [Text.get_window_extent(text) for text in right.texts]
+    assert max(box.y1 for box in boxes) < right.get_window_extent().y1 + 20, "no label stands in what is above the chart"
+    ends = sorted((box.y0, box.y1) for box in boxes)
+    assert all(one[1] <= other[0] + 1 for one, other in pairwise(ends)), "no label lies on another"
+
+
+def test_each_label_has_the_mark_of_its_curve_beside_it(result: dict[str, Any]) -> None:
+    right = plots.latency(result | {"copy_bytes_per_second": 2e10}, footer="f").axes[1]
+    at = {text.get_text(): text.get_position()[1] for text in right.texts}
+    marks = {line.get_ydata()[0]: (line.get_marker(), line.get_color()) for line in right.lines
+             if len(line.get_xdata()) == 1 and line.get_xdata()[0] > 1 and line.get_xdata()[0] < 1.13}
+    arms = plots.page.PALETTES["light"].arms
+    assert marks[at["floor ~10.0 ms"]] == marks[at["p50 50.0 ms"]] == ("o", arms[0])
+    assert marks[at["floor ~20.0 ms"]] == marks[at["p50 25.0 ms"]] == ("s", arms[1])
+
+
+def test_the_spread_says_what_its_columns_are(result: dict[str, Any], logits: dict[str, Path]) -> None:
+    [said] = [text for text in words(plots.spread(result, logits, footer="f")) if "margin: " in text]
+    assert said == "margin: the first token's probability minus the second's; choices: 2 to the power of the entropy"
+
+
 def test_the_roofline_is_the_weights_at_the_copy_bandwidth(result: dict[str, Any]) -> None:
     figure = plots.latency(result | {"copy_bytes_per_second": 2e10}, footer="f")
-    assert {"● floor ~10.0 ms", "■ floor ~20.0 ms"} <= set(words(figure))
+    assert {"floor ~10.0 ms", "floor ~20.0 ms"} <= set(words(figure))
     assert any("20.0 GB/s" in text for text in words(figure))
     assert "about 20.0 ms to read its weights once" in figure.alt
     table = repr(latency.table(result | {"copy_bytes_per_second": 2e10}))

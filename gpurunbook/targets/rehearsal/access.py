@@ -48,7 +48,7 @@ def plan(run: Run, pki: Path) -> Plan:
     """
     lacking = missing(run)
     if not lacking:
-        return run.plan((), f"those of {GROUP}, who has role A and no other: manifests/{'/'.join(MANIFEST)}")
+        return run.plan((), f"those of {GROUP}, who has the role in manifests/{'/'.join(MANIFEST)} and no other")
     label, make = "=".join(POD_SECURITY), ("-m", MODULE, f"--kubeconfig={run.kubeconfig}", f"--pki={pki}")
     return run.plan([
         run.kubectl.apply(run.manifest(*MANIFEST), why="the role that is enough for 03 and 06 to 08"),
