@@ -32,7 +32,8 @@ def clean(run_id: str = "", *, every: bool = False) -> tuple[list[str], list[str
         info = runs.read(folder)
         state = info.state if info else "dead"
         if folder != named and (run_id or (state in ("running", "kept") and not every)):
-            spared += [f"{_line(p)}: the run is {state}; end it with --run-id {folder.name}" for p in found if not run_id]
+            word = info.word if info else state
+            spared += [f"{_line(p)}: the run is {word}; end it with --run-id {folder.name}" for p in found if not run_id]
             continue
         left = processes.end(found)
         stubborn += [_line(p) for p in left]

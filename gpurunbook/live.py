@@ -7,6 +7,7 @@ while. It ends with one line that stays.
 from __future__ import annotations
 
 import contextvars
+import json
 import sys
 import threading
 import time
@@ -197,8 +198,8 @@ class Live:
                 self._draw(lambda: self.surface.end(self._now("stopped" if kind else "done")))
 
     def __call__(self, elapsed: float, said: str) -> None:
-        if said.strip():
-            self.event(said)
+        if words := _words(said):
+            self.event(words)
 
     def event(self, said: str) -> None:
         """Something that happened."""
@@ -263,6 +264,18 @@ def signed() -> None:
     """Somebody has just seen something else: what waits for quiet waits on."""
     global _sign
     _sign = time.monotonic()
+
+
+def _words(said: str) -> str:
+    """A line that a program printed, for people: of a log line in JSON its message alone, "" where it has none."""
+    said = said.strip()
+    if not said.startswith("{"):
+        return said
+    try:
+        record = json.loads(said)
+    except (ValueError, RecursionError):
+        return said
+    return str(record.get("msg") or "") if isinstance(record, dict) else said
 
 
 def _cut(said: str) -> str:

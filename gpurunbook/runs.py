@@ -49,6 +49,7 @@ class RunInfo:
             or dead (neither: its runner is gone).
         stages: stage name -> started, done or failed, in order of the walk.
         home: where it was begun, or moved to: folder, its hash, machine (see `machine`) and host, as far as its journal tells.
+        drill: it is a fault to practise on, and no walk to go on with.
     """
 
     folder: Path
@@ -58,6 +59,7 @@ class RunInfo:
     state: str
     stages: dict[str, str]
     home: tuple[str, ...] = ("", "", "", "")
+    drill: bool = False
 
     @property
     def id(self) -> str:
@@ -65,19 +67,22 @@ class RunInfo:
 
     @property
     def word(self) -> str:
-        """`state` for people: of a run that never came to its tokens, `finished` would be too much."""
+        """`state` for people: of a run that never came to its tokens, `finished` would be too much; a drill that is up is one."""
+        if self.drill and self.state == "kept":
+            return "drill"
         return "torn down" if self.state == "finished" and self.stages.get("next_token") != "done" else self.state
 
     @property
     def mark(self) -> str:
         """How a table marks it: pass, warn, or nothing."""
-        return {"dead": "warn", "torn down": ""}.get(self.word, "pass")
+        return {"dead": "warn", "torn down": "", "drill": ""}.get(self.word, "pass")
 
 
 def read(folder: Path) -> RunInfo | None:
     """What the journal in a folder says; None when it is no run."""
     first: Record | None = None
     stages: dict[str, str] = {}
+    drill = False
     runners: list[Process] = []
     word, home = "", dict[str, Any]()
     for record in Journal(folder).records():
@@ -88,6 +93,7 @@ def read(folder: Path) -> RunInfo | None:
                 first = record
         elif record["kind"] == "stage":
             stages[record["stage"]] = record["state"]
+        drill = drill or record["kind"] == "drill"
         if record["kind"] == "runner" or (word == "finished" and record.get("state") == "started"):
             word = "started"  # begun again: what was said of its end no longer holds
         if record["kind"] in ("runner", "stage") and "process" in record and record["process"]["pid"] != os.getpid():
@@ -97,7 +103,7 @@ def read(folder: Path) -> RunInfo | None:
     state = ("finished" if word == "finished" else "running" if any(p.alive for p in runners)
              else "kept" if word == "kept" else "dead")
     return RunInfo(folder, first["target"], first["cluster_file"], first["time"], state, stages,
-                   tuple(home.get(key, "") for key in ("folder", "place", "machine", "host")))
+                   tuple(home.get(key, "") for key in ("folder", "place", "machine", "host")), drill)
 
 
 def list_runs(root: Path) -> list[RunInfo]:
@@ -106,9 +112,13 @@ def list_runs(root: Path) -> list[RunInfo]:
     return sorted((info for f in folders if (info := read(f))), key=lambda info: info.started)
 
 
-def newest(root: Path, target: str, cluster_file: Path, *, finished: bool = False) -> RunInfo | None:
-    """The newest unfinished run of a target and cluster file; with `finished`, else the newest of all."""
-    ours = [info for info in list_runs(root) if (info.target, info.cluster_file) == (target, hide(str(cluster_file)))]
+def newest(root: Path, target: str, cluster_file: Path, *, finished: bool = False, drills: bool = False) -> RunInfo | None:
+    """The newest unfinished run of a target and cluster file; with `finished`, else the newest of all.
+
+    A drill only with `drills`: a walk that went on with one would mend it, or take it away.
+    """
+    ours = [info for info in list_runs(root) if (info.target, info.cluster_file) == (target, hide(str(cluster_file)))
+            and (drills or not info.drill)]
     going = [info for info in ours if info.state != "finished"]
     return next(reversed(going or (ours if finished else [])), None)
 
@@ -139,9 +149,12 @@ def resolve(root: Path, target: str, cluster_file: Path, run_id: str = "", *, st
     elif going := newest(root, target, cluster_file):
         return _at_home(going)
     if not start:
-        raise RunbookError(f"there is no run {run_id + ' ' if run_id else ''}of target {target} to go on with",
-                           where=str(root / "runs"), next="gpurunbook status; begin with notebooks/01_preflight.ipynb, or: "
-                           "gpurunbook run; what a lost run left on eks: gpurunbook reap")
+        drill = None if run_id else newest(root, target, cluster_file, drills=True)
+        aside = f"; {drill.id} is a drill, and must be named" if drill else ""
+        lost = "; what a lost run left in the account: gpurunbook reap" if target == "eks" else ""
+        raise RunbookError(f"there is no run {run_id + ' ' if run_id else ''}of target {target} to go on with{aside}",
+                           where=str(root / "runs"),
+                           next=f"gpurunbook status; begin with notebooks/01_preflight.ipynb, or: gpurunbook run{lost}")
     return _start(root, target, cluster_file, run_id)
 
 

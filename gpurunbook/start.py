@@ -54,23 +54,35 @@ class Step:
 
 @dataclass(frozen=True)
 class Here:
-    """Where a run is in the walk; shows itself as the table of the nine stages and what is next. `info`: None before any run."""
+    """Where a run is in the walk; shows itself as the table of the nine stages and what is next.
+
+    `info`: None before any run; `drill`: then the id of a drill that is up, or "".
+    """
 
     info: RunInfo | None
     target: str
     steps: tuple[Step, ...]
+    drill: str = ""
 
     @property
     def title(self) -> str:
+        if self.info is None and self.drill:
+            return f"no run of target {self.target} yet but a drill: with run_id=\"{self.drill}\" this page tells about it"
         if self.info is None:
             return f"no run of target {self.target} yet: nothing was begun, and nothing costs anything"
+        if self.info.drill:
+            return (f"run {self.info.id} · {self.target.upper()} · a drill, and no walk: "
+                    + (RUN_STATES["finished"] if self.info.state == "finished" else "one thing in it was broken on purpose"))
         done = sum(step.state == "done" for step in self.steps)
         return f"run {self.info.id} · {self.target.upper()} · {done} of {len(self.steps)} done · {RUN_STATES[self.info.state]}"
 
     @property
     def at(self) -> Step | None:
-        """The stage to go on with: one that failed or was stopped, else the one after the last that is done; None at the end."""
-        if self.info is not None and self.info.state == "finished":
+        """The stage to go on with: one that failed or was stopped, else the one after the last that is done.
+
+        None at the end, and in a drill, which is not there to be walked.
+        """
+        if self.info is not None and (self.info.drill or self.info.state == "finished"):
             return None
         broken = [step for step in self.steps if step.state in ("failed", "stopped", "open")]
         last = max((i for i, step in enumerate(self.steps) if step.state == "done"), default=-1)
@@ -79,6 +91,13 @@ class Here:
     @property
     def next(self) -> show.Box:
         """What to do now."""
+        if self.info and self.info.drill and self.info.state != "finished":
+            return show.Box("Next: find what is broken, and mend it", (
+                f"Look with kubectl, or type: gpurunbook gpu --run-id {self.info.id}",
+                f"Is it mended? gpurunbook drill check --run-id {self.info.id}",
+                f"A hint: gpurunbook drill hint --run-id {self.info.id}",
+                f"End it: gpurunbook teardown --run-id {self.info.id}",
+                "The notebooks go on with a drill only where its run_id is given to them."), "pass")
         if self.at is None:
             return show.Box("Next: look at what this run leaves, or begin another with 01", (), "pass",
                             links=self._pages("preflight"))
@@ -142,7 +161,7 @@ class Here:
 def look(*, run_id: str = "", target: str = "rehearsal", cluster_file: str = "cluster.yaml") -> Here:
     """Where a run is: the one of that id, else the newest unfinished one of this target and file, else the newest of all.
 
-    Writes nothing, starts nothing, and asks no cluster.
+    A drill is told about only by its id. Writes nothing, starts nothing, and asks no cluster.
 
     Raises:
         ConfigError: a parameter is wrong.
@@ -159,7 +178,9 @@ def look(*, run_id: str = "", target: str = "rehearsal", cluster_file: str = "cl
                                next="gpurunbook status; or leave run_id empty")
     else:
         info = runs.newest(root, target, locate(root, cluster_file), finished=True)
-    return Here(info, info.target if info else target, steps(list(Journal(info.folder).records()) if info else ()))
+    aside = None if info else runs.newest(root, target, locate(root, cluster_file), drills=True)
+    return Here(info, info.target if info else target, steps(list(Journal(info.folder).records()) if info else ()),
+                aside.id if aside else "")
 
 
 def others() -> show.Table:

@@ -17,7 +17,18 @@ import typer
 
 from gpurunbook import __version__, live, runs, show, stages, targets
 from gpurunbook.cli import account, drill, gpu, history, printing, setup, stack
-from gpurunbook.cli.options import Chosen, ClusterFile, Json, Parameter, RunId, TargetName, choose, choose_anywhere
+from gpurunbook.cli.options import (
+    Chosen,
+    ClusterFile,
+    EndId,
+    Json,
+    Parameter,
+    RunId,
+    TargetName,
+    WalkId,
+    choose,
+    choose_anywhere,
+)
 from gpurunbook.cli.printing import console, out
 from gpurunbook.cli.progress import pulse, telling
 from gpurunbook.config import load_cluster, locate
@@ -124,7 +135,7 @@ def preflight(target: TargetName = "", cluster_file: ClusterFile = "", as_json: 
 
 
 @app.command()
-def run(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile = "",
+def run(target: TargetName = "", run_id: WalkId = "", cluster_file: ClusterFile = "",
         first: Annotated[str, typer.Option("--from", metavar="STAGE", help="begin at this stage",
                                               autocompletion=lambda: list(stages.NAMES))] = "preflight",
         last: Annotated[str, typer.Option("--until", metavar="STAGE", help="end after this stage",
@@ -245,7 +256,7 @@ def shell(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile
 
 
 @app.command()
-def teardown(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile = "",
+def teardown(target: TargetName = "", run_id: EndId = "", cluster_file: ClusterFile = "",
              cluster: Annotated[str, typer.Option("--cluster", metavar="NAME",
                                                   help="eks, without its run folder: the cluster's name")] = "",
              region: Annotated[str, typer.Option("--region", metavar="REGION", help="the cluster's AWS region")] = "",
@@ -264,12 +275,15 @@ def _unfinished(target: str) -> str:
     """The run that a teardown without a name means: the newest unfinished one, if that cannot be mistaken.
 
     Raises:
-        ConfigError: runs of several targets or cluster files are unfinished.
+        ConfigError: runs of several targets or cluster files are unfinished, or a walk and a drill.
     """
     going = [info for info in runs.list_runs(runs.find_root()) if info.state != "finished" and target in ("", info.target)]
-    if len({(info.target, info.cluster_file) for info in going}) > 1:
-        told = "; ".join(f"--run-id {info.id} ({info.target}, {Path(info.cluster_file).name})" for info in going)
-        raise ConfigError("runs of several targets or cluster files are unfinished", where="runs/", next=f"name one: {told}")
+    kinds = {(info.target, info.cluster_file) for info in going}
+    if len({(info.target, info.cluster_file, info.drill) for info in going}) > 1:
+        told = "; ".join(f"--run-id {info.id} ({'drill' if info.drill else info.target}, {Path(info.cluster_file).name})"
+                         for info in going)
+        what = "runs of several targets or cluster files" if len(kinds) > 1 else "a walk and a drill"
+        raise ConfigError(f"{what} are unfinished", where="runs/", next=f"name one: {told}")
     return going[-1].id if going else ""
 
 

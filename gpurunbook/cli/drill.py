@@ -25,8 +25,7 @@ def _names() -> list[str]:
 
 
 def _drills() -> list[str]:
-    from gpurunbook.journal import Journal
-    return [info.id for info in runs.list_runs(runs.find_root()) if Journal(info.folder).first("drill")]
+    return [info.id for info in runs.list_runs(runs.find_root()) if info.drill]
 
 
 RunId = Annotated[str, typer.Option("--run-id", metavar="ID", callback=checked, autocompletion=_drills,
@@ -99,6 +98,7 @@ def check(run_id: RunId = "", as_json: Json = False) -> None:
     told = record.revealed(info)
     with console.status("looking at the cluster"):
         verdict = judge(look.ladder(record.looked_at(info)), catalogue.rung(record.drill(info)))
+    record.checked(info, mended=verdict.mended)
     still: list[dict[str, Any]] = [{"rung": one.rung, "node": one.node, "evidence": one.evidence,
                                     **({"cause": one.cause, "next": one.next} if told else {})} for one in verdict.still]
     waits = [{"rung": step.rung, "node": node, "state": step.state, "evidence": step.evidence} for node, step in verdict.waits]

@@ -13,7 +13,7 @@ import typer
 
 from gpurunbook import runs, show
 from gpurunbook.cli import printing
-from gpurunbook.cli.options import ClusterFile, Json, RunId, TargetName, choose
+from gpurunbook.cli.options import AnyRunId, ClusterFile, Json, TargetName, choose
 from gpurunbook.cli.printing import console, out
 from gpurunbook.errors import ConfigError, RunbookError
 from gpurunbook.masking import hide
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CODES = {"done": 0, "trouble": 1, "waiting": 3, "unknown": 4}
 
 
-def gpu(target: TargetName = "", run_id: RunId = "", cluster_file: ClusterFile = "",
+def gpu(target: TargetName = "", run_id: AnyRunId = "", cluster_file: ClusterFile = "",
         watch: Annotated[bool, typer.Option("--watch", "-w", help="follow it until it settles: all done, or a trouble, or "
                                                                   "nothing goes on without a person")] = False,
         timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="with --watch: at most so long")] = 1800,
@@ -74,7 +74,7 @@ def _open(target: str, run_id: str, cluster_file: str) -> Run:
     from gpurunbook.runbook import open_run
     chosen = choose(target, cluster_file, run_id)
     given = runs.read(chosen.root / "runs" / run_id) if runs.RUN_ID.fullmatch(run_id) else None
-    info = given or (None if run_id else runs.newest(chosen.root, chosen.target, chosen.path))
+    info = given or (None if run_id else runs.newest(chosen.root, chosen.target, chosen.path, drills=True))
     if info is None:
         said = f"there is no run {run_id}" if run_id else f"there is no unfinished run of {chosen.path.name} on {chosen.target}"
         raise ConfigError(said, where="runs/", next="gpurunbook status; gpurunbook run --until provision")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,8 +31,19 @@ def checked(context: typer.Context, parameter: typer.CallbackParam, value: str) 
     return value
 
 
-RunId = Annotated[str, typer.Option("--run-id", metavar="ID", callback=checked,
-                                    help="a run; default: the newest unfinished one")]
+
+
+def _run_id(help: str) -> Any:
+    return typer.Option("--run-id", metavar="ID", callback=checked, help=help)
+
+
+RunId = Annotated[str, _run_id("a run; default: the newest unfinished walk (a drill must be named)")]
+WalkId = Annotated[str, _run_id("a run; default: the newest unfinished walk, else a new one (a drill must be named)")]
+AnyRunId = Annotated[str, _run_id("a run; default: the newest unfinished one, a drill too")]
+EndId = Annotated[str, _run_id("a run; default: the newest unfinished one, a drill too, where one kind only is unfinished")]
+EveryId = Annotated[str, _run_id("this run only; default: all runs of this folder")]
+LeftId = Annotated[str, _run_id("this run, also a live one; default: this user's, dead or torn down, in every folder")]
+ReportId = Annotated[str, _run_id("a run, as RUN; default: the newest, a drill too")]
 ClusterFile = Annotated[str, typer.Option("--cluster-file", "-f", metavar="FILE",
                                           help="an eksctl ClusterConfig; default: cluster.yaml")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]

@@ -56,7 +56,8 @@ DRILLS = (
         made="in the kubelet of the GPU node, which stops reporting now and then",
         making=Making(until="taint", holds=True, world={"flapping": True}),
         hints=("One look shows one moment. What does the cluster remember of the node? kubectl get events -A",
-               "kubectl get events -A --field-selector involvedObject.kind=Node, and count."),
+               "Count the NodeNotReady of one node: kubectl get events -A --field-selector involvedObject.name={node}. A node "
+               "like that is not repaired: it is replaced."),
         mends=(Mend("Replace the node (on AWS: terminate the instance, its group starts another).",
                     ("kubectl delete node {node}", "until kubectl get node {node}; do sleep 1; done",
                      "kubectl wait node/{node} --for=condition=Ready --timeout=60s")),)),

@@ -16,7 +16,7 @@ LIST = "gpurunbook drill lists them; begin one: gpurunbook drill start"
 
 def find(root: Path, run_id: str = "") -> runs.RunInfo:
     """The drill's run of that id, else the newest that is not torn down. Raises ConfigError when there is none."""
-    found = [info for info in runs.list_runs(root) if Journal(info.folder).first("drill")]
+    found = [info for info in runs.list_runs(root) if info.drill]
     if run_id:
         for info in found:
             if info.id == run_id:
@@ -50,6 +50,12 @@ def looked_at(info: runs.RunInfo) -> Run:
 
 def revealed(info: runs.RunInfo) -> bool:
     return Journal(info.folder).first("reveal") is not None
+
+
+def checked(info: runs.RunInfo, *, mended: bool) -> None:
+    """Note a verdict for the report; of a drill that is torn down there is none."""
+    if info.state != "finished":
+        Journal(info.folder).append("verdict", mended=mended)
 
 
 def hints_given(info: runs.RunInfo) -> int:

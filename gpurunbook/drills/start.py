@@ -24,7 +24,7 @@ from gpurunbook.runbook import Run, open_run
 TARGET = "rehearsal"
 STAGES = ("provision", "taint", "gpu_operator", "smoke", "model")
 TITLES = {"provision": "a control plane and its nodes", "taint": "the cloud controller's work", "gpu_operator": "the operator",
-          "smoke": "a CUDA program of our own", "model": "the model's pod", "acts": "what you are to find"}
+          "smoke": "a CUDA program of our own", "model": "the model's pod", "acts": "waiting until the fault shows"}
 USUAL = {"provision": (3, 10), "taint": (0, 2), "gpu_operator": (2, 8), "smoke": (1, 5), "model": (1, 5), "acts": (0, 20)}
 SECONDS = 120.0
 """How long the cluster may take to show the fault: most show at once, a node that flaps must first do so twice."""
@@ -72,6 +72,7 @@ def start(root: Path, cluster_file: str, seed: int, *, run_id: str = "", tell: T
             for act in drill.making.acts:
                 act(run)
             _shown(run, drill, look)
+    Journal(folder).append("run", state="kept")  # up on purpose, as a walk with --keep is: not what a dead run left
     return Started(folder.name, seed, drill.told, run.header, round(time.monotonic() - began, 1))
 
 

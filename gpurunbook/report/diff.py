@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ OWN = (  # what differs in every run, and what stands for it; the run's folder a
     (re.compile(r"\b[0-9a-f]{64}\b"), "SHA256"), (re.compile(r"-[0-9a-f]{7,10}-[a-z0-9]{5}\b"), "-POD"),
     (re.compile(r"\bgpu-smoke-[0-9a-f]{8}(-[0-9a-f]{8})?"), "gpu-smoke-ID"), (re.compile(r"\bend-[0-9a-f]{16}\b"), "end-ID"),
     (re.compile(r"(?<=--port=)\d+|(?<=--pid=)\d+|(?<=kill )\d+|(?<=kill -9 )\d+"), "N"),
-    (re.compile(r"/tmp/gpurunbook-\d+-[0-9a-f]+"), "/tmp/gpurunbook-ID"))  # noqa: S108 - a name to find, not one to use
+    (re.compile(r"/[^\s=]*(?=/\.cache/gpurunbook/)"), "~"), (re.compile(r"/tmp/gpurunbook-\d+-[0-9a-f]+"), "/tmp/gpurunbook-ID"))  # noqa: S108 - a name to find, not one to use
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,10 @@ class Side:
         return cls(info, records, tuple(stories(records)))
 
 
-def find(root: Path, name: str) -> runs.RunInfo:
-    """A run by its id, the beginning of one that is no other's, `newest`, or `newest~N`, which began N before it.
+def find(root: Path, name: str, *, drills: bool = True) -> runs.RunInfo:
+    """A run by its id, the beginning of one that is no other's, its folder's path, `newest`, or `newest~N`, N before it.
+
+    Without `drills`, they do not count as newest.
 
     Raises:
         ConfigError: there is no such run, or several.
@@ -88,11 +91,12 @@ def find(root: Path, name: str) -> runs.RunInfo:
     ids = [info.id for info in found]
     where, known = str(root / "runs"), "gpurunbook status lists the runs"
     if match := NEWEST.fullmatch(name):
-        back = int(match[1] or 0)
-        if back < len(found):
-            return found[-1 - back]
-        raise ConfigError(f"there is no run {name}: there {'is 1 run' if len(ids) == 1 else f'are {len(ids)} runs'}", where=where,
-                          next=known if ids else "gpurunbook run")
+        back, counted = int(match[1] or 0), [info for info in found if drills or not info.drill]
+        if back < len(counted):
+            return counted[-1 - back]
+        word = "run" if drills else "walk"
+        there = f"is 1 {word}" if len(counted) == 1 else f"are {len(counted)} {word}s"
+        raise ConfigError(f"there is no run {name}: there {there}", where=where, next=known if ids else "gpurunbook run")
     if name in ids:
         return found[ids.index(name)]
     begun = [info for info in found if name and info.id.startswith(name)]
@@ -101,7 +105,10 @@ def find(root: Path, name: str) -> runs.RunInfo:
     if begun:
         raise ConfigError(f"{name!r} begins several runs: {', '.join(info.id for info in begun[:5])}", where=where,
                           next="write more of it")
-    raise ConfigError(f"there is no run {name[:60]!r}", where=where, next=known)
+    if "/" in name and os.path.isfile(f"{name}/journal.jsonl") and (elsewhere := runs.read(Path(name).resolve())):
+        return elsewhere
+    raise ConfigError(f"there is no run {name[:60]!r}", where=where,
+                      next=f"{known}; one of another folder or machine: copy its folder into runs/, or give its path")
 
 
 def compare(first: runs.RunInfo, second: runs.RunInfo) -> list[Section]:
@@ -113,7 +120,7 @@ def compare(first: runs.RunInfo, second: runs.RunInfo) -> list[Section]:
 
 def _runs(a: Side, b: Side) -> Section:
     files = [_digest(side.info.folder / "cluster.yaml") for side in (a, b)]
-    return Section("run", (_row("target", a.info.target, b.info.target), _row("state", a.info.state, b.info.state),
+    return Section("run", (_row("target", a.info.target, b.info.target), _row("state", a.info.word, b.info.word),
                            _row("cluster.yaml, SHA-256", *files)), shown_whole=True)
 
 
@@ -186,11 +193,13 @@ def _commands(a: Side, b: Side) -> Section:
 
 
 def ours(shown: str, info: runs.RunInfo) -> str:
-    """A command without what no two runs share: folder, id, names of pods, ports, pids, sums.
+    """A command without what no two runs share: folder, checkout, home, id, names of pods, ports, pids, sums.
 
     The id only where it is one: it may be a word or a number that stands elsewhere too.
     """
-    text = shown.replace(str(info.folder), "runs/RUN")
+    text = shown
+    for folder in filter(None, (str(info.folder), info.home[0])):  # where it is, and where it was copied from
+        text = text.replace(folder, "runs/RUN").replace(f"{Path(folder).parent.parent}/", "")
     text = re.sub(rf"(--name=|clusters/|kwok-|{RUN_LABEL}=){re.escape(info.id)}(?=-model\b|(?![a-z0-9-]))", r"\1RUN", text)
     for pattern, name in OWN:
         text = pattern.sub(name, text)

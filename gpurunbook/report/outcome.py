@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -44,6 +44,10 @@ class Outcome:
 
 def outcome(info: RunInfo, told: Sequence[StageStory], records: Sequence[Record]) -> Outcome:
     """Of the run as its journal tells it now."""
+    return _drill(info, told, records) if info.drill else _walk(info, told, records)
+
+
+def _walk(info: RunInfo, told: Sequence[StageStory], records: Sequence[Record]) -> Outcome:
     ran = sorted((story for story in told if story.outcome != "not run"), key=lambda story: story.since)
     newest = ran[-1] if ran else None
     if info.state == "running" and not (newest and newest.outcome == "failed"):  # a notebook that failed may be open still
@@ -65,6 +69,34 @@ def outcome(info: RunInfo, told: Sequence[StageStory], records: Sequence[Record]
         return Outcome("pass", f"{last}; the cluster was left up", None, (), _go_on(info))
     last = f"after {_furthest(ran).title}" if ran else "before its first stage"
     return Outcome("warn", f"Left {last}; nothing failed", None, _in_flight(records), _go_on(info))
+
+
+def _drill(info: RunInfo, told: Sequence[StageStory], records: Sequence[Record]) -> Outcome:
+    """Of a fault to practise on. It is named once it was revealed, or is gone."""
+    verdicts = [record["mended"] for record in records if record["kind"] == "verdict"]
+    mended, gone = bool(verdicts and verdicts[-1]), info.state == "finished"
+    hints = sum(record["kind"] == "hint" for record in records)
+    details = [f"hints given: {hints}"] if hints else []
+    seed = next(int(record["seed"]) for record in records if record["kind"] == "drill")
+    if gone or any(record["kind"] == "reveal" for record in records):
+        from gpurunbook.drills import catalogue
+        details.insert(0, f"the fault was {catalogue.pick(seed).cause}")
+    if not gone:
+        teardown = next(story for story in told if story.name == "teardown")
+        if teardown.outcome == "failed":
+            failed = _walk(info, told, records)
+            return replace(failed, line=f"A drill: {failed.line}", details=(*failed.details, *details))
+        line = ("it was found mended" if mended else "not mended yet" if verdicts else
+                "up, and not checked yet" if info.state == "kept" else "begun")
+        return Outcome("pass" if mended else "warn", f"A drill: {line}", None, tuple(details), (
+            *(() if mended else (Step(f"gpurunbook gpu --run-id {info.id}", "shows where the GPU nodes are held up"),
+                                 Step(f"gpurunbook drill check --run-id {info.id}", "says whether it is mended"))),
+            Step(f"gpurunbook teardown --run-id {info.id}", "ends the drill")))
+    over = _finished(info, told)
+    became = "found mended, then torn down" if mended else "torn down, not found mended"
+    left = "nothing left behind" if over.state == "pass" else over.line.partition("; ")[2]
+    return replace(over, line=f"A drill: {became}; {left}", details=(*details, *over.details),
+                   steps=(Step(f"gpurunbook drill start --seed {seed}", "begins the same drill again"),))
 
 
 def _furthest(ran: Sequence[StageStory]) -> StageStory:

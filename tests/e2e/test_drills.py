@@ -171,7 +171,11 @@ def test_a_drill_is_found_by_name_and_mended(plays: dict[str, Future[Played]], n
 
 def test_a_drill_that_is_given_up_is_torn_down_like_any_run(checkout: Checkout) -> None:
     """The hardest one to end: nothing in the run's kubeconfig leads to the cluster any more."""
-    begin(checkout, catalogue.BY_NAME["wrong-kubeconfig"], "given-up")
+    started = begin(checkout, catalogue.BY_NAME["wrong-kubeconfig"], "given-up")
+    assert '{"' not in started["said"]
+    assert "waiting until the fault shows" in started["said"]
+    row = json.loads(checkout("status", "--run-id", "given-up", "--json").stdout)[0]
+    assert (row["state"], row["drill"]) == ("kept", True)
     checkout("teardown", "--run-id", "given-up")
     assert not processes.of_runs(checkout.folder("given-up"))
 

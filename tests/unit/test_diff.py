@@ -207,6 +207,40 @@ def test_a_run_that_is_not_there_is_named(tmp_path: Path, name: str, said: str) 
     assert caught.value.next
 
 
+def test_drills_are_not_the_newest_walks_but_can_be_named(tmp_path: Path) -> None:
+    for i, one in enumerate(("run-a", "run-b")):
+        run(tmp_path, one, began=i * 60)
+    drill = run(tmp_path, "drill-fern", {"kind": "drill", "seed": 1}, began=120, state="failed")
+    assert [diff.find(tmp_path, name, drills=False).id for name in ("newest", "newest~1", "drill-fern")] == [
+        "run-b", "run-a", "drill-fern"]
+    assert diff.find(tmp_path, "newest").id == "drill-fern"
+    with pytest.raises(ConfigError, match="there are 2 walks"):
+        diff.find(tmp_path, "newest~2", drills=False)
+    assert ("state", "finished", "torn down") in differing(diff.find(tmp_path, "run-a"), drill)["run"]
+
+
+def test_a_run_of_another_folder_is_found_by_its_path_and_its_own_folder_is_no_difference(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    for root, name in ((mine, "run-a"), (theirs, "run-b")):
+        run(root, name, {"kind": "run", "state": "moved", "place": "x", "folder": str(root / "runs" / name)}, {
+            "kind": "intent", "id": "more", "stage": "taint", "argv": ["k"], "why": "w", "changes": True,
+            "shown": f"kubectl apply -f {root}/manifests/x.yaml --model={root}/.cache/gpurunbook/models/x"})
+    journal = theirs / "runs" / "run-b" / "journal.jsonl"
+    journal.write_text(journal.read_text().replace(str(theirs), "/home/carol/lab"))
+    journal.parent.rename(tmp_path / "run-b")
+    monkeypatch.chdir(mine)
+    with pytest.raises(ConfigError) as caught:
+        diff.find(mine, "run-b")
+    assert "copy its folder into runs/, or give its path" in caught.value.next
+    found = diff.find(mine, "../run-b")
+    assert (found.id, found.folder) == ("run-b", tmp_path / "run-b")
+    assert differing(diff.find(mine, "run-a"), found) == {}
+    for name in ("../theirs", "..", "/nonexistent/run-b", "~nobody-here/run-b", "x/" * 5000, "\0/x"):
+        with pytest.raises(ConfigError, match="there is no run"):
+            diff.find(mine, name)
+
+
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("notebooks", "manifests"):
@@ -225,6 +259,8 @@ def test_exit_codes_are_those_of_diff(checkout: Path) -> None:
     assert same.stdout.endswith("run-a and run-b do not differ, but for their times\n")
     assert "! target  " in other.stdout
     assert other.stdout.endswith("run-b and run-c differ in: run\n")
+    run(checkout, "drill-fern", {"kind": "drill", "seed": 1}, began=180)
+    assert ask(cli.app, ["diff"]).stdout == other.stdout
     assert isinstance(ask(cli.app, ["diff", "run-a", "run-x"]).exception, ConfigError)  # cli.main makes a 2 of it
     with (checkout / "runs" / "run-b" / "journal.jsonl").open("a") as journal:
         journal.write('{"kind": "result"}\n')

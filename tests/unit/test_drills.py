@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from gpurunbook.cli import commands, gpu
 from gpurunbook.cli import drill as cli_drill
 from gpurunbook.config import load_cluster
 from gpurunbook.drills import catalogue, objects, record, start
@@ -232,6 +233,49 @@ def test_hints_come_one_by_one_and_are_noted(checkout: Path) -> None:
     first, second = catalogue.BY_NAME["no-tar"].hints
     told = [json.loads(call("hint", "--json").stdout) for _ in range(3)]
     assert [(row["hint"], row["text"]) for row in told] == [(1, first), (2, second), (2, second)]
+
+
+def test_hints_name_other_commands_the_second_closer() -> None:
+    for drill in catalogue.ALL:
+        first, second = (re.findall(r"kubectl[^.?:;,]*|helm[^.?:;,]*", hint) for hint in drill.hints)
+        assert not (first and first == second), drill.cause
+    assert "NodeNotReady" in catalogue.BY_NAME["node-flapping"].hints[1]
+
+
+def test_a_verdict_is_noted_while_the_drill_is_up(checkout: Path) -> None:
+    begun(checkout, "one", 1)
+    record.checked(record.find(checkout, "one"), mended=True)
+    Journal(checkout / "runs" / "one").append("run", state="finished")
+    record.checked(record.find(checkout, "one"), mended=False)
+    found = [one["mended"] for one in Journal(checkout / "runs" / "one").records() if one["kind"] == "verdict"]
+    assert found == [True]
+
+
+def test_a_teardown_without_a_name_does_not_choose_between_a_walk_and_a_drill(checkout: Path) -> None:
+    begun(checkout, "drill-fern", 1)
+    assert commands._unfinished("") == "drill-fern"
+    begun(checkout, "walk", None)
+    with pytest.raises(ConfigError, match="a walk and a drill are unfinished") as caught:
+        commands._unfinished("")
+    assert "--run-id drill-fern (drill, cluster.yaml)" in caught.value.next
+    Journal(checkout / "runs" / "drill-fern").append("run", state="finished")
+    assert commands._unfinished("") == "walk"
+
+
+def test_gpu_without_a_name_means_a_drill_too(checkout: Path) -> None:
+    begun(checkout, "drill-fern", 1)
+    assert gpu._open("", "", "").id == "drill-fern"
+
+
+@pytest.mark.parametrize(("command", "said"), [
+    ("status", "default: all runs of this folder"), ("clean", "default: this user's, dead or torn down, in every folder"),
+    ("gpu", "default: the newest unfinished one, a drill too"), ("run", "newest unfinished walk, else a new one"),
+    ("shell", "the newest unfinished walk"), ("plan", "the newest unfinished walk"),
+    ("report", "default: the newest, a drill too"),
+    ("teardown", "a drill too, where one kind only is unfinished")])
+def test_help_says_which_run_is_meant(command: str, said: str) -> None:
+    shown = CliRunner().invoke(commands.app, [command, "--help"], env={"COLUMNS": "300"}).stdout
+    assert said in " ".join(shown.split())
 
 
 def test_a_reveal_says_all_and_is_noted(checkout: Path) -> None:

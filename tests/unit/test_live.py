@@ -181,6 +181,15 @@ def test_a_step_that_ends_at_once_says_nothing() -> None:
     assert paper.drawn == []
 
 
+@pytest.mark.parametrize(("said", "shown"), [
+    ('{"time":"2026-11-23T13:00:00Z","level":"INFO","msg":"Cluster is starting","cluster":"x"}\n', ("Cluster is starting",)),
+    ('{"level":"INFO"}', ()), ("   \n", ()), ("{not json", ("{not json",)), ("plain", ("plain",))])
+def test_a_log_line_in_json_is_shown_by_its_message_alone(said: str, shown: tuple[str, ...]) -> None:
+    step = live.Live("start", on=live.Lines(lambda text: None))
+    step(0.0, said)
+    assert step._now("going").events == shown
+
+
 def test_only_the_innermost_step_is_drawn_and_blockers_become_events() -> None:
     outer, inner = Paper(), Paper()
     with Live("outer", on=outer, first=0) as first:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from benchmarks.inference.quality import GATE
 from gpurunbook import recommendation, show
-from gpurunbook.recommendation import DELTA, ROOM, SHARED, WORTH
+from gpurunbook.recommendation import DELTA, ROOM, WORTH
 from gpurunbook.report import page as report
 from gpurunbook.stages import answered, latency
 from tests.unit.test_report import saved, text_of, with_files
@@ -64,13 +64,14 @@ BF16 = arm("reference", "bfloat16", 33.0, 5.29 * GB)
 
 
 def test_on_a_t4_fp16_fits_and_8_bits_are_slow() -> None:
-    text = told(INT8, FP16, **T4)
+    text = told(INT8 | {"peak_memory_bytes": 3 * GB}, FP16, **T4)
     assert text.splitlines()[0] == ("Use fp16 for dolly-v2-3b on this Tesla T4: 8-bit LLM.int8 takes 4.29 times as long, "
                                     "and fp16 fits")
     assert "p50 167.2 against 39.0 ms; 95% interval of the ratio, roughly: 4." in text
-    assert "about 22.0 of its 39.0 ms, at the copy bandwidth of this run (arithmetic)" in text
-    assert "needs 6.3 GB of this GPU's 15.6 GB (arithmetic): 9.3 GB are left" in text
-    assert "Measured in use with both loaded: 8.4 GB." in text
+    assert "the weights take 2.77 GB in 8-bit LLM.int8, 5.29 GB in fp16." in text
+    assert "needs 6.35 GB of this GPU's 15.64 GB (arithmetic): 9.29 GB are left" in text
+    assert "Measured in use, with all of these loaded: 8.40 GB." in text
+    assert "limits:" not in text
     assert "by up to 0.06 (a factor of 1.06) against fp16; the first one stays ·w0." in text
     assert "fp16 here: a GPU of compute capability 7.5 does not compute in bf16" in text
 
@@ -79,7 +80,6 @@ def test_on_an_h100_it_is_bf16_and_nothing_is_said_of_bf16_being_absent() -> Non
     int8, bf16 = arm("int8", "float16", 65.0, 2.77 * GB), arm("reference", "bfloat16", 19.4, 5.29 * GB)
     text = told(int8, bf16, **H100)
     assert text.startswith("Use bf16 for dolly-v2-3b on this NVIDIA H100 80GB HBM3: 8-bit LLM.int8 takes 3.35 times as long")
-    assert "about 2.0 of its 19.4 ms" in text
     assert "does not compute" not in text
     assert "does not compute" not in told(int8, bf16 | {"precision": "fp16", "dtype": "float16"}, **H100)
     assert "does not compute" not in told(int8, bf16, **T4), "who asks for bf16 there gets it, emulated"
@@ -104,24 +104,23 @@ def test_a_reference_and_the_same_type_are_one() -> None:
 
 
 def test_time_that_no_pass_can_take_is_not_believed() -> None:
-    assert "was not measured" in told(INT8, FP16 | {"samples_ms": [5e-324] * 100}, **T4)
-
-
-def test_no_bandwidth_explains_a_pass_that_is_faster_than_it() -> None:
-    assert "reading:" not in told(INT8, FP16, **T4 | {"copy_bytes_per_second": 100e9})
+    text = told(INT8, FP16 | {"samples_ms": [5e-324] * 100}, **T4)
+    assert "which is faster is not known" in text
+    assert "no claim, from 100 passes of 8-bit LLM.int8 and 0 of fp16" in text
 
 
 def test_among_what_fits_the_same_answer_comes_before_speed() -> None:
     title = recommendation.of(found(arm("nf4", "float16", 20, 1.6 * GB, moved=0.5), INT8, FP16, device="GPU",
                                     device_memory_bytes=5 * GB)).title
-    assert title == "Use 8-bit LLM.int8 for dolly-v2-3b on this GPU: fp16 leaves little room in its memory"
+    assert title == "Use 8-bit LLM.int8 for dolly-v2-3b on this GPU: fp16 leaves little room in memory"
 
 
 def test_where_16_bits_do_not_fit_8_bits_are_right_by_arithmetic() -> None:
     text = told(arm("int8", "float16", 150, 7 * GB), device="GPU of 8 GB", device_memory_bytes=8_360_000_000)
-    assert text.startswith("Use 8-bit LLM.int8 for dolly-v2-3b on this GPU of 8 GB: 16 bits leave little room in its memory")
-    assert "up to 14.0 GB of weights, going by the 7.0 GB of 8-bit LLM.int8" in text
-    assert "16.8 GB (arithmetic). This GPU has 8.4 GB." in text
+    assert text.startswith("Use 8-bit LLM.int8 for dolly-v2-3b on this GPU of 8 GB: 16 bits may leave little room in memory")
+    assert "at most 14.00 GB, going by the 7.00 GB of 8-bit LLM.int8" in text
+    assert "16.80 GB (arithmetic). This GPU has 8.36 GB." in text
+    assert 'precisions = "reference" in the parameters of 08, and run it again; that tells whether 16 bits fit' in text
     assert "8-bit LLM.int8 has little room itself" in text, "7.0 GB and a fifth are 8.4 GB too"
     assert "answer: what 8-bit LLM.int8 changes in it is not known" in text
 
@@ -132,51 +131,49 @@ def test_on_a_cpu_it_says_nothing_of_a_gpu_and_where_faster_arms_are() -> None:
     assert text.splitlines()[0] == "Use bf16 for dolly-v2-3b on this CPU: 8-bit LLM.int8 takes 2.12 times as long"
     assert "says nothing about a GPU" in text
     assert "make bench-inference" in text
-    assert "memory: bf16 has 269 MB of weights and 8-bit LLM.int8 163 MB." in text
+    assert "memory: the weights take 0.16 GB in 8-bit LLM.int8, 0.27 GB in bf16." in text
     assert "the first one becomes ·w1, from ·w0." in text
     assert "fits" not in text
 
 
 @pytest.mark.parametrize(("more", "said"), [
-    ({"device": "Tesla T4"}, "how much memory this GPU has is not in this answer"),
+    ({"device": "Tesla T4"}, "How much memory there is for them is not in this answer"),
     ({"device": "Tesla T4", "copy_bytes_per_second": None}, "takes 4.29 times as long"),
 ])  # fmt: skip
 def test_of_an_older_answer_it_says_what_is_in_it(more: dict[str, Any], said: str) -> None:
     text = told(INT8, FP16, **more)
     assert said in text
-    assert "reading:" not in text
     assert "and fp16 fits" not in text
 
 
-def interval(low: float, high: float, ratio: float = 1.0, **more: Any) -> recommendation.Beside:
-    values: dict[str, Any] = {"arm": INT8, "name": "n", "ratio": ratio, "interval": (low, high), "truth": "t", "delta": 0.0,
+def interval(low: float, high: float, **more: Any) -> recommendation.Beside:
+    values: dict[str, Any] = {"arm": INT8, "name": "n", "ratio": 1.0, "low": low, "high": high, "truth": "t", "delta": 0.0,
                               "kept": 10, "of": 10, "before": "a", "after": "a"}  # fmt: skip
     return recommendation.Beside(**values | more)
 
 
 @pytest.mark.parametrize(("low", "high", "claim"), [
-    (0.9, 1.1, ""), (1.0, 1.2, ""), (0.8, 1.0, ""), (1.0, 1.0, ""), (0.5, 0.9999, "faster"), (1.0001, 2.0, "slower")])
-def test_an_interval_that_holds_1_is_no_claim(low: float, high: float, claim: str) -> None:
-    one = interval(low, high)
-    assert (one.faster, one.slower) == (claim == "faster", claim == "slower")
-    assert ("no difference in speed was found" in one.speed(FP16)) == (not claim)
-    assert ("times as long" in one.speed(FP16)) == bool(claim)
+    (0.9, 1.1, False), (1.0, 1.2, False), (0.8, 1.0, False), (1.0, 1.0, False), (0.5, 0.9999, True), (1.0001, 2.0, True)])
+def test_an_interval_that_holds_1_is_no_claim(low: float, high: float, claim: bool) -> None:
+    text = interval(low, high).speed(FP16)
+    assert ("times as long" in text) == claim
+    assert ("no difference" in text) != claim
 
 
-@pytest.mark.parametrize(("high", "delta", "kept", "worth"), [
-    (WORTH - 1e-9, DELTA, 9, True), (WORTH, 0.0, 10, False), (0.5, DELTA + 1e-9, 10, False), (0.5, 0.0, 8, False)])
-def test_what_is_worth_a_change(high: float, delta: float, kept: int, worth: bool) -> None:
-    assert interval(0.3, high, delta=delta, kept=kept).worth is worth
+@pytest.mark.parametrize(("delta", "kept", "weights", "flaw"), [
+    (DELTA, 10, GB, ""), (DELTA + 1e-9, 10, GB, "changes the answer too much"), (0.0, 9, GB, "may change the answer too much"),
+    (DELTA + 1e-9, 9, GB, "changes the answer too much"), (0.0, 10, 4 * GB, "leaves little room in memory")])
+def test_what_may_be_chosen(delta: float, kept: int, weights: int, flaw: str) -> None:
+    assert interval(0.3, 0.5, delta=delta, kept=kept, arm=INT8 | {"weight_bytes": weights}).flaw(math.ceil(ROOM * GB)) == flaw
 
 
 def test_the_gate_is_the_benchmarks() -> None:
     assert GATE["delta"] == DELTA
-    assert GATE["shared"] == SHARED * 10
 
 
 @pytest.mark.parametrize(("moved", "spread", "p50", "title"), [
     (0.05, 0.01, 20.0, "Use 8-bit LLM.int8 .*: it takes 0.61 of the time of bf16"),
-    (0.39, 0.01, 20.0, "Use 8-bit LLM.int8 .*: it takes 0.61 of the time of bf16, but puts another token first"),
+    (0.39, 0.01, 20.0, "Use 8-bit LLM.int8 .*: it takes 0.61 of the time of bf16; 8-bit LLM.int8 puts another token .*"),
     (0.60, 0.01, 20.0, "Use bf16 .*: 8-bit LLM.int8 takes 0.61 of its time, but changes the answer too much, and bf16 fits"),
     (0.05, 0.01, 32.3, "Use bf16 .*: 8-bit LLM.int8 takes 0.98 of its time, too little to change for, and bf16 fits"),
     (0.05, 0.20, 33.0, "Use bf16 .*: 8-bit LLM.int8 is not measurably faster, and bf16 fits"),
@@ -185,42 +182,90 @@ def test_faster_counts_where_the_answer_stays(moved: float, spread: float, p50: 
     box = recommendation.of(found(arm("int8", "float16", p50, 2.77 * GB, moved=moved, spread=spread), BF16,
                                   device="GPU", device_memory_bytes=24 * GB))
     assert re.fullmatch(title, box.title)
-    assert ("too much to count as the same answer" in repr(box)) == (moved > DELTA)
+    assert ("That does not count as the same answer" in repr(box)) == (moved > DELTA)
 
 
-@pytest.mark.parametrize(("memory", "title"), [
-    (math.ceil(5.29 * GB * ROOM), "Use fp16 .* 4.29 times as long, and fp16 fits"),
-    (math.ceil(5.29 * GB * ROOM) - 2, "Use 8-bit LLM.int8 .*: fp16 leaves little room in its memory"),
-    (math.ceil(2.77 * GB * ROOM) - 2, "Keep fp16 .*: it ran, with little room in memory, and nothing smaller did"),
+@pytest.mark.parametrize(("memory", "title", "state"), [
+    (math.ceil(5.29 * GB * ROOM), "Use fp16 .* 4.29 times as long, and fp16 fits", "pass"),
+    (math.ceil(5.29 * GB * ROOM) - 2, "Use 8-bit LLM.int8 .*: fp16 leaves little room in memory", "pass"),
+    (math.ceil(2.77 * GB * ROOM) - 2, "Use 8-bit LLM.int8 .*: fp16 leaves little room in memory, and nothing smaller has room "
+                                      "either; 8-bit LLM.int8 is the smallest with the same answer", "warn"),
 ])  # fmt: skip
-def test_room_is_the_weights_and_a_fifth(memory: int, title: str) -> None:
+def test_room_is_the_weights_and_a_fifth(memory: int, title: str, state: str) -> None:
     box = recommendation.of(found(INT8, FP16, device="GPU", device_memory_bytes=memory))
     assert re.fullmatch(title, box.title)
+    assert box.state == state
     assert ("a longer prompt may not fit" in repr(box)) == ("little room" in title)
 
 
-def test_what_is_small_and_changes_the_answer_says_so_at_once() -> None:
-    box = recommendation.of(found(arm("nf4", "float16", 50, 2.8 * GB, moved=0.9), arm("reference", "float16", 39, 9.9 * GB),
-                                  device="GPU", device_memory_bytes=11.8 * GB))
-    assert box.title.endswith("fp16 leaves little room in its memory; 4-bit NF4 changes the answer much")
+OTHER = arm("reference", "float16", 39, 5.29 * GB, moved=0.5)
+"""16 bits that fail against fp32."""
+FP32 = arm("fp32", "float32", 70, 10.6 * GB)
+
+
+@pytest.mark.parametrize(("arms", "memory", "title", "state"), [
+    ([OTHER, FP32], 16, "Use fp32 .*: fp16 changes the answer too much", "pass"),
+    ([OTHER, FP32, arm("int8", "float16", 20, 2.77 * GB, moved=0.05)], 24,
+     "Use 8-bit LLM.int8 .*: it takes 0.51 of the time of fp16", "pass"),
+    ([OTHER, FP32, arm("int8", "float16", 150, 2.77 * GB, moved=0.05)], 24, "Use fp32 .*: fp16 changes .*", "pass"),
+    ([OTHER, FP32], 12, "Keep fp16 .*: fp16 changes the answer too much, and nothing has both room and the same answer", "warn"),
+    ([OTHER | {"samples_ms": []}, arm("int8", "float16", 0, 2.77 * GB), arm("fp32", "float32", 0, 10.6 * GB)], 24,
+     "Use fp32 .*: fp16 changes the answer too much", "pass"),
+    ([FP16, arm("nf4", "float16", 20, 1.6 * GB, moved=0.9)], 6,
+     "Keep fp16 .*: fp16 leaves little room in memory, and nothing has both room and the same answer", "warn"),
+    ([FP16, arm("fp32", "float32", 20, 10.6 * GB)], 12, "Use fp16 .*: fp32 takes 0.51 of its time, but leaves little room in "
+     "memory, and fp16 fits", "pass"),
+    ([FP16, INT8, arm("nf4", "float16", 60, 1.6 * GB)], 1,
+     "Use 4-bit NF4 .*; 4-bit NF4 is the smallest with the same answer", "warn"),
+    ([BF16, arm("nf4", "float16", 30.5, 1.6 * GB, spread=0.3), arm("int8", "float16", 31, 2.77 * GB)], 24,
+     "Use 8-bit LLM.int8 .*: it takes 0.94 of the time of bf16", "pass"),
+    ([BF16, arm("int8", "float16", 33, 2.77 * GB)], 24, "Use bf16 .*: 8-bit LLM.int8 is not measurably faster, .*", "pass"),
+    ([FP16], 6, "Keep fp16 .*: it leaves little room in memory, and nothing else was measured", "warn"),
+])  # fmt: skip
+def test_the_rule(arms: list[dict[str, Any]], memory: int, title: str, state: str) -> None:
+    box = recommendation.of(found(*arms, device="GPU", device_memory_bytes=memory * GB))
+    assert re.fullmatch(title, box.title)
+    assert box.state == state
+
+
+def test_faster_by_an_uncertain_measure_asks_for_more_repetitions() -> None:
+    slow = arm("int8", "float16", 30.5, 2.77 * GB, moved=0.05, spread=0.3)
+    one = recommendation.beside(slow, BF16, BF16)
+    assert one.ratio < WORTH <= one.high < 1
+    box = recommendation.of(found(slow, BF16, device="GPU", device_memory_bytes=24 * GB))
+    assert box.title.startswith("Keep bf16 ")
     assert box.state == "warn"
+    text = repr(box)
+    assert f"too uncertain ({one.low:.2f} to {one.high:.2f}), and bf16 fits" in text
+    assert "next: repetitions = 400 in the parameters of 08" in text
+
+
+def test_fewer_tokens_kept_may_be_another_answer() -> None:
+    lost = arm("int8", "float16", 20, 2.77 * GB) | {"top": top([*LOGPS[:9], -4.3], [*range(9), 99])}
+    box = recommendation.of(found(lost, BF16, device="GPU", device_memory_bytes=24 * GB))
+    assert box.title == ("Use bf16 for dolly-v2-3b on this GPU: 8-bit LLM.int8 takes 0.61 of its time, "
+                         "but may change the answer too much, and bf16 fits")
 
 
 @pytest.mark.parametrize(("arms", "more", "said"), [
     ([FP16], T4, ["Keep fp16 ", "nothing else was measured, and fp16 fits", 'precisions = "int8,reference"']),
-    ([INT8], T4, ["Measure 16 bits too, before you choose ", ": they fit", "up to 5.5 GB", 'precisions = "int8,reference"']),
-    ([INT8], T4 | {"device_memory_bytes": 8_360_000_000}, [": they fit", 'precisions = "reference"']),
-    ([INT8], {"device": "Tesla T4"}, ["Measure 16 bits too", "only 8-bit LLM.int8 ran"]),
-    ([INT8], {"device": "G", "device_memory_bytes": 6 * GB}, ["Use 8-bit LLM.int8 ", "16 bits leave little room", "6.6 GB"]),
+    ([FP32], T4, ["Measure 16 bits too, before you choose ", ": they fit", "at most 5.30 GB"]),
+    ([arm("nf4", "float16", 60, 1.6 * GB)], {"device": "G", "device_memory_bytes": 7 * GB},
+     ["Use 4-bit NF4 ", "16 bits may leave little room in memory", "at most 6.40 GB", "7.68 GB (arithmetic)",
+      'precisions = "reference"']),
+    ([INT8], T4, ["Measure 16 bits too, before you choose ", ": they fit", "at most 5.54 GB", 'precisions = "int8,reference"']),
+    ([INT8], T4 | {"device_memory_bytes": 8_360_000_000}, [": they fit", "if they do not fit at once, each alone"]),
+    ([INT8], {"device": "Tesla T4"}, ["Measure 16 bits too", "nothing in 16 bits ran"]),
+    ([INT8], {"device": "G", "device_memory_bytes": 6 * GB}, ["Use 8-bit LLM.int8 ", "16 bits may leave little room", "6.65 GB"]),
     ([arm("nf4", "float16", 60, 3.9 * GB), arm("int8", "float16", 150, 6 * GB)], {"device": "G", "device_memory_bytes": 8 * GB},
-     ["Use 8-bit LLM.int8 ", "16 bits leave little room", "up to 12.0 GB"]),
+     ["Use 8-bit LLM.int8 ", "16 bits may leave little room", "at most 12.00 GB"]),
     ([arm("nf4", "float16", 60, 3.9 * GB), arm("int8", "float16", 150, 7 * GB)], {"device": "G", "device_memory_bytes": 8 * GB},
-     ["Use 4-bit NF4 ", "16 bits leave little room"]),
+     ["Use 4-bit NF4 ", "16 bits may leave little room"]),
     ([arm("int8", "float16", 0, GB), arm("reference", "float16", 0, 2 * GB)], T4,
-     ["Keep fp16 ", "which is faster was not measured, and fp16 fits", "repetitions = 100"]),
+     ["Keep fp16 ", "which is faster is not known, and fp16 fits", "from 0 passes of", "repetitions = 100"]),
     ([arm("int8", "float16", 167, GB, count=19), arm("reference", "float16", 39, 2 * GB, count=19)], T4,
-     ["Keep fp16 ", "too few passes to tell", "from 19 passes of each; below 20 there is no interval"]),
-    ([INT8, arm("reference", "float16", 39, 2 * GB, count=50)], T4, ["which is faster was not measured"]),
+     ["Keep fp16 ", "which is faster is not known", "from 19 passes of 8-bit LLM.int8 and 19 of fp16"]),
+    ([INT8, arm("reference", "float16", 39, 2 * GB, count=50)], T4, ["which is faster is not known", "from 100 passes of"]),
 ])  # fmt: skip
 def test_with_less_it_says_less(arms: list[dict[str, Any]], more: dict[str, Any], said: list[str]) -> None:
     text = told(*arms, **more)
@@ -236,13 +281,6 @@ def test_of_several_the_nearest_is_in_the_title_and_fp32_is_the_truth() -> None:
     assert "4-bit NF4 takes 1.56 times as long" in box.title
     text = repr(box)
     assert text.count("against fp32;") == 3
-    assert "with 4 loaded" in text
-
-
-def test_16_bits_that_fail_against_fp32_are_not_recommended() -> None:
-    fp16, fp32 = arm("reference", "float16", 39, 5.29 * GB, moved=0.5), arm("fp32", "float32", 70, 10.6 * GB)
-    box = recommendation.of(found(fp16, fp32, **T4))
-    assert box.title == "Use fp32 for dolly-v2-3b on this Tesla T4: fp16 changes the answer too much"
 
 
 def test_a_token_that_is_not_among_the_others_bounds_the_difference() -> None:
@@ -252,7 +290,7 @@ def test_a_token_that_is_not_among_the_others_bounds_the_difference() -> None:
     assert one.delta == pytest.approx(LOGPS[9] + 4.3)
     likelier = recommendation.beside(INT8 | {"top": top([-0.01], [99])}, FP16, FP16)
     assert (likelier.kept, likelier.delta) == (0, 0.0), "it may be anything below: nothing is claimed"
-    assert not likelier.passes
+    assert likelier.flaw(None) == "may change the answer too much"
     assert "by at least" in one.change()
     assert "keeps 9 of them" in one.change()
 
@@ -296,10 +334,12 @@ def test_of_any_answer_it_makes_a_short_true_text(given: dict[str, Any]) -> None
         assert "times as long" not in box.title
         return
     others = [recommendation.beside(a, base, base) for a in given["arms"]]
-    if not any(o.faster for o in others):
+    if not any(o.high < 1 for o in others):
         assert "of the time of" not in box.title
-    if not any(o.slower for o in others):
+    if not any(o.low > 1 for o in others):
         assert "times as long" not in box.title
+    if "little room" in box.title and " 16 bits " not in box.title:
+        assert any(a["weight_bytes"] * ROOM > given["device_memory_bytes"] for a in given["arms"])
     if "fits" in box.title:
         assert base["weight_bytes"] * ROOM <= given["device_memory_bytes"]
 

@@ -7,17 +7,19 @@ import os
 import re
 import struct
 import zlib
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gpurunbook import stages
+from gpurunbook import plots, stages
 from gpurunbook.errors import RunbookError
 from gpurunbook.processes import Process
+from gpurunbook.readiness.rungs import Ladder, NodeLadder, Step
 from gpurunbook.report import page as report
-from gpurunbook.report import pictures
+from gpurunbook.report import pictures, rung_times
 from gpurunbook.report.story import StageStory, stories
 from gpurunbook.stages import answered
 from tests import answer
@@ -184,6 +186,31 @@ def test_nothing_left_behind_is_said_only_where_every_check_passed(tmp_path: Pat
     assert part.startswith(f"! Torn down; not proved: {said} run by-hand")
     assert ("thing 1 is gone: seen 1; mend 1" in part) == bool(states)
     assert "thing 0" not in part
+
+
+DRILL = {"kind": "drill", "seed": 7}  # node-flapping
+KEPT = {"kind": "run", "state": "kept"}
+
+
+@pytest.mark.parametrize(("records", "said", "named"), [
+    ([KEPT], "! A drill: up, and not checked yet", False),
+    ([KEPT, {"kind": "verdict", "mended": False}, {"kind": "hint", "number": 1}], "! A drill: not mended yet", False),
+    ([KEPT, {"kind": "verdict", "mended": False}, {"kind": "reveal"}], "! A drill: not mended yet", True),
+    ([KEPT, {"kind": "verdict", "mended": True}], "✓ A drill: it was found mended", False),
+    ([KEPT, {"kind": "verdict", "mended": True}, *each("done", "teardown"), *gone("pass")],
+     "✓ A drill: found mended, then torn down; nothing left behind", True),
+    ([KEPT, *each("done", "teardown"), *gone("pass")], "✓ A drill: torn down, not found mended; nothing left behind", True),
+    ([KEPT, *each("done", "teardown"), *gone("warn")],
+     "! A drill: torn down, not found mended; not proved: thing 0 is gone", True),
+    ([KEPT, *each("failed", "teardown")], "✗ A drill: Stopped in 09 teardown", False)])
+def test_a_drill_says_so_and_its_faults_name_only_once_it_was_told(tmp_path: Path, records: list[dict[str, Any]], said: str,
+                                                                   named: bool) -> None:
+    page = top_of(hand_written(tmp_path, "by-hand", *each("started", "taint"), DRILL, *records))
+    assert page.startswith(said)
+    assert ("the fault was node-flapping" in page) == named
+    assert "gpurunbook run" not in page
+    assert ("gpurunbook drill start --seed 7" in page) == ("torn down" in said)
+    assert ("hints given: 1" in page) == ({"kind": "hint", "number": 1} in records)
 
 
 def second_walk(*records: dict[str, Any]) -> list[dict[str, Any]]:
@@ -407,6 +434,38 @@ def test_the_ladder_is_told_with_what_each_rung_took_and_what_is_wrong(tmp_path:
     assert "node Ready ✓ done 12:00:04 3.0 s 5 to 30 s e" in text
     assert "driver ✗ trouble 60 to 240 s CrashLoopBackOff next: kubectl logs x" in text
     assert "headers are missing a log line next: kubectl logs y" in text
+
+
+def test_rungs_done_in_one_second_are_told_in_the_ladders_order_as_in_the_chart(tmp_path: Path) -> None:
+    """The newcomer's: `release 0.0 s, one device plugin 6.0` in the table, and the other way round in the chart."""
+    seconds = {"joined": 27, "ready": 27, "release": 33, "driver": 33, "device-plugin": 33, "capacity": 34, "allocatable": 34}
+    node = NodeLadder("n0", tuple(Step(rung, "done", datetime.fromisoformat(at(since))) for rung, since in seconds.items()))
+    for commands, release in (((), 6.0), ((("release", datetime.fromisoformat(at(32.6))),), 0.4)):
+        whole = Ladder((node,), (), commands)
+        folder = with_files(hand_written(tmp_path, f"of-{release}"), ladder__json=json.dumps(whole.to_json()).encode())
+        found = rung_times.read(folder)
+        assert found is not None
+        took = {row.title: row.took for row in found.nodes[0].rows if row.took is not None}
+        assert took == pytest.approx({"node Ready": 0, "operator release deployed": release, "driver": 0, "one device plugin": 0,
+                                      "GPU in capacity": 1, "GPU allocatable": 0})
+        plots.rungs(whole, footer="f", path=tmp_path / "rungs.png")
+        drawn = json.loads((tmp_path / "rungs.chart.json").read_text())["rows"]
+        assert {row["rung"]: row["seconds"] for row in drawn} == took
+
+
+@pytest.mark.parametrize(("after", "told"), [(True, False), (False, True)])
+def test_rungs_that_06_has_climbed_since_are_not_told_as_ahead(tmp_path: Path, after: bool, told: bool) -> None:
+    def ended(name: str, second: float) -> list[dict[str, Any]]:
+        return [{"kind": "stage", "stage": name, "state": "started", "time": at(second)},
+                {"kind": "stage", "stage": name, "state": "done", "time": at(second + 1)}]
+    whole = ladder("done")
+    whole["nodes"][0]["steps"] += [
+        {"rung": "scheduled", "state": "waiting", "since": None, "evidence": "the model is not deployed", "next": ""}]
+    records = ended("gpu_operator", 5) + (ended("model", 8) if after else [])
+    text = text_of(report.write(with_files(hand_written(tmp_path, "by-hand", *records),
+                                           ladder__json=json.dumps(whole).encode())).read_text())
+    assert ("the model is not deployed" in text) is told
+    assert ("the rungs of the model’s pod: 06" in text) is not told
 
 
 @pytest.mark.parametrize("torn", [b"{", b"[]", b'{"nodes": [{"steps": 3}], "findings": []}', b'{"nodes": [], "findings": [{}]}'])

@@ -115,6 +115,19 @@ def test_good_ids_make_a_private_folder(tmp_path: Path, run_id: str) -> None:
         assert folder.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_drill_is_gone_on_with_only_by_its_name(tmp_path: Path) -> None:
+    make(tmp_path, "walk", STARTED)
+    make(tmp_path, "drill-fern", STARTED, DRILL, ended("kept"))
+    assert resolve(tmp_path) == "walk"
+    assert resolve(tmp_path, "drill-fern") == "drill-fern"
+    newest = [runs.newest(tmp_path, TARGET, FILE, drills=drills) for drills in (False, True)]
+    assert [info and (info.id, info.drill) for info in newest] == [("walk", False), ("drill-fern", True)]
+    Journal(tmp_path / "runs" / "walk").append("run", state="finished")
+    with pytest.raises(RunbookError, match="go on with; drill-fern is a drill, and must be named"):
+        resolve(tmp_path)
+    assert resolve(tmp_path, start=True) not in ("walk", "drill-fern")
+
+
 def test_without_an_id_the_newest_unfinished_one_goes_on(tmp_path: Path) -> None:
     make(tmp_path, "z-older", ("run", {**STARTED[1], "time": "2026-11-21T00:00:00.000+00:00"}))
     make(tmp_path, "newest-unfinished", STARTED, ended("kept"))
@@ -189,7 +202,13 @@ def test_a_runner_that_ends_makes_its_run_dead(tmp_path: Path, sleeper: psutil.P
     assert info.state == "dead"
 
 
+DRILL: Event = ("drill", {"seed": 1})
+
+
 @pytest.mark.parametrize(("events", "word", "mark"), [
+    ([STARTED, DRILL, ended("kept")], "drill", ""),
+    ([STARTED, DRILL, runner(GONE)], "dead", "warn"),
+    ([STARTED, DRILL, ended("kept"), ended("finished")], "torn down", ""),
     ([STARTED, stage("next_token", "done"), ended("finished")], "finished", "pass"),
     ([STARTED, stage("next_token", "failed"), ended("finished")], "torn down", ""),
     ([STARTED, ended("finished")], "torn down", ""),

@@ -136,6 +136,27 @@ def test_the_run_that_is_named_is_shown_and_one_that_is_not_there_is_said(root: 
     assert "the newest 10 of 12 runs" in repr(start.others())
 
 
+def test_a_drill_is_no_walk_and_is_told_only_by_its_name(root: Path) -> None:
+    drill = begin(root, "drill-fern", "provision", "taint")
+    drill.append("drill", seed=1)
+    drill.append("run", state="kept")
+    assert "no run of target rehearsal yet but a drill" in start.look().title
+    assert 'run_id="drill-fern"' in start.look().title
+    assert states() == {}
+    here = start.look(run_id="drill-fern")
+    assert here.at is None
+    assert here.title == "run drill-fern · REHEARSAL · a drill, and no walk: one thing in it was broken on purpose"
+    for command in ("gpu", "drill check", "drill hint", "teardown"):
+        assert f"gpurunbook {command} --run-id drill-fern" in repr(here.next)
+    assert "here" not in here._repr_html_().partition("</table>")[0].replace("where", "")
+    begin(root, "walk", "preflight")
+    assert start.look().info == runs.read(root / "runs" / "walk")
+    assert [row[3] for row in start.others().rows] == ["dead", "drill"]
+    drill.append("run", state="finished")
+    assert "torn down" in start.look(run_id="drill-fern").title
+    assert "gpurunbook drill check" not in repr(start.look(run_id="drill-fern").next)
+
+
 def test_text_of_an_error_is_escaped(root: Path) -> None:
     journal = begin(root, "one")
     journal.append("stage", stage="preflight", state="started", process=DEAD)
