@@ -61,6 +61,7 @@ def walk(root: Path, folder: Path, names: Sequence[str], values: Mapping[str, An
     try:
         with _following(journal, tell), closing(kernels.one_ahead(root, names, folder / "kernels")) as ahead:
             for stage, kernel in zip(names, ahead, strict=True):
+                import papermill  # noqa: F401 - a second, while the first kernel boots; no notebook's own time
                 refuse_modified(root, target, [stage], allowed)  # once more: it may have been changed since the walk began
                 code = notebooks.code(root, stage)
                 ours = {"run_id": folder.name, "target": target, "cluster_file": cluster_file}
