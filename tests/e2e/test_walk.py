@@ -72,7 +72,7 @@ def test_pictures_and_report_are_there(walked: Cluster) -> None:
     assert "image pull on " in page
     asked = json.loads((walked.folder / "artifacts" / "ladder.json").read_text())["commands"]
     # The second walk's 05 looks at a model that the first one deployed.
-    assert asked.keys() == {"release", "smoke", "scheduled"}, "from a person's command on, not from when that person began to read"
+    assert asked.keys() == {"release", "smoke", "scheduled"}, "each from its command on"
     assert "the model is not deployed" not in page
     for stage in stages.NAMES[:-1]:
         assert f'id="stage-{stage}"' in page

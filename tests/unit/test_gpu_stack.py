@@ -262,7 +262,7 @@ AGE, LINE, EKS, OURS = range(4)
     ("2026-11-22", "1.36", AGE, "pass", "0 days ago"), ("2027-01-21", "1.36", AGE, "pass", "60 days ago"),
     ("2027-01-22", "1.36", AGE, "warn", "61 days ago"),
     ("2026-10-20", "1.36", EKS, "pass", "none has left"), ("2026-11-26", "1.36", EKS, "pass", "none has left"),
-    ("2026-11-27", "1.36", EKS, "warn", "1.31 left its support on 2026-11-26, 1 days ago"),
+    ("2026-11-27", "1.36", EKS, "warn", "1.31 left its support on 2026-11-26, 1 day ago"),
     ("2026-11-22", "1.36", OURS, "pass", "in standard support"), ("2026-11-22", "1.36.3", OURS, "pass", "in standard support"),
     ("2026-11-01", "1.34", OURS, "pass", "in standard support"), ("2026-11-02", "1.34", OURS, "warn", "in 30 days"),
     ("2026-12-03", "1.34", OURS, "warn", "costs more"), ("2026-11-22", "1.33", OURS, "warn", "costs more"),

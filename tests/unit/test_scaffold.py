@@ -127,8 +127,8 @@ def test_the_command_says_what_was_written_and_what_to_type_next(tmp_path: Path)
     lines = done.stdout.splitlines()
     assert "cluster.yaml   a cluster called my-cluster" in lines
     typed = [line.partition("#")[0].strip() for line in lines if line.startswith("  ")]
-    assert typed[:3] == ["cd my-cluster", "gpurunbook doctor", "gpurunbook run"]
-    assert (tmp_path / "my-cluster" / typed[3].removeprefix("jupyter lab ")).is_file()
+    assert typed[:4] == ["cd my-cluster", "gpurunbook doctor", "gpurunbook setup", "gpurunbook run"]
+    assert (tmp_path / "my-cluster" / typed[4].removeprefix("jupyter lab ")).is_file()
     told = json.loads(cli(tmp_path / "my-cluster", "init", ".", "--force", "--json").stdout)
     assert told == {"folder": str(tmp_path / "my-cluster"), "cluster": told["cluster"], "written": [], "kept_in": "",
                     "left": [*scaffold.CLUSTER_FILES, "README.md", ".gitignore"], "next": told["next"]}
